@@ -1,0 +1,70 @@
+"""Tables and arguments that several verbs share."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunery import config as configuration
+
+
+def width(text: str) -> int:
+    """Columns a text takes on a terminal: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows under their column names."""
+    cells = [list(columns), *([cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(width(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        padded = (text + " " * (size - width(text)) for text, size in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def scores(columns: Mapping[str, Mapping[str, float] | None]) -> None:
+    """Numbers side by side: one line a metric, one column a model."""
+    present = {name: values for name, values in columns.items() if values}
+    names = list(dict.fromkeys(metric for values in present.values() for metric in values))
+    rows = [{"metric": m, **{name: values.get(m) for name, values in present.items()}} for m in names]
+    table(rows, ["metric", *present])
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``[CONFIG] [section.key=value …]``."""
+    return click.argument("arguments", nargs=-1, metavar="[CONFIG] [SECTION.KEY=VALUE]...")(function)
+
+
+def read_config(arguments: Sequence[str]) -> configuration.Config:
+    """A configuration from a file named first (else ./tunery.yaml, if there is one) and overrides."""
+    files = [a for a in arguments if "=" not in a]
+    overrides = [a for a in arguments if "=" in a]
+    if len(files) > 1:
+        raise click.UsageError(f"one configuration file at most, not {', '.join(files)}")
+    path: str | None = files[0] if files else None
+    if path is None and Path(configuration.DEFAULT_FILE).exists():
+        path = configuration.DEFAULT_FILE
+    return configuration.load(path, overrides)

@@ -1,0 +1,79 @@
+"""Which rows go into which step, and how rows become padded tensors.
+
+A step always sees ``batch_size * accumulate`` rows. How they are cut into forward passes changes speed and
+memory but not the gradient, since the loss is normalised over the step's targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunery.protocols import IGNORE, Batch, Encoded
+
+if TYPE_CHECKING:
+    import torch
+
+SORTED_STEPS = 50
+"""Rows are shuffled, then sorted by length within this many steps: little padding, still random order."""
+
+
+def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int, by_length: bool) -> list[list[int]]:
+    """Row numbers of each optimizer step of one epoch; the same arguments give the same plan."""
+    import numpy as np
+
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths)).tolist()
+    if not by_length:
+        return [order[i : i + rows_per_step] for i in range(0, len(order), rows_per_step)]
+    steps: list[list[int]] = []
+    window = rows_per_step * SORTED_STEPS
+    for start in range(0, len(order), window):
+        part = sorted(order[start : start + window], key=lambda row: lengths[row])
+        steps += [part[i : i + rows_per_step] for i in range(0, len(part), rows_per_step)]
+    return [steps[i] for i in random.permutation(len(steps))]
+
+
+def micro_batches(rows: Sequence[int], lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """Cut a step's rows into forward passes of at most ``most_rows`` rows and ``most_tokens`` padded tokens."""
+    batches: list[list[int]] = [[]]
+    longest = 0
+    for row in sorted(rows, key=lambda r: lengths[r]):
+        longest = max(longest, lengths[row])
+        if batches[-1] and (len(batches[-1]) == most_rows or longest * (len(batches[-1]) + 1) > most_tokens):
+            batches.append([])
+            longest = lengths[row]
+        batches[-1].append(row)
+    return [batch for batch in batches if batch]
+
+
+def in_order(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """All rows, in batches of similar length, for evaluation."""
+    return micro_batches(range(len(lengths)), lengths, most_rows, most_tokens)
+
+
+def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Padded on the right; padding is told by position (``attention_mask``), never by id."""
+    import torch
+
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        mask[i, : len(row.ids)] = 1
+    batch: Batch = {"input_ids": ids, "attention_mask": mask}
+    if rows[0].labels is not None:
+        labels = torch.full((len(rows), longest), IGNORE, dtype=torch.long)
+        for i, row in enumerate(rows):
+            labels[i, : len(row.ids)] = torch.tensor(row.labels)
+        batch["labels"] = labels
+    if rows[0].type_ids is not None:
+        types = torch.zeros((len(rows), longest), dtype=torch.long)
+        for i, row in enumerate(rows):
+            types[i, : len(row.ids)] = torch.tensor(row.type_ids)
+        batch["token_type_ids"] = types
+    if all(row.target is not None for row in rows):
+        whole = all(isinstance(row.target, int) for row in rows)
+        batch["target"] = torch.tensor([row.target for row in rows], dtype=torch.long if whole else torch.float32)
+    return {name: tensor.to(device) for name, tensor in batch.items()}

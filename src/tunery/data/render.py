@@ -1,0 +1,139 @@
+"""Conversation → token ids and mask, in one function, so that training and serving cannot differ.
+
+The whole conversation is rendered and tokenised once; a token is supervised if it begins inside an answer.
+The prompt that is used for generation is a prefix of the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunery.errors import ConfigError, DataError
+from tunery.protocols import IGNORE, Encoded, Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LossOn = Literal["answers", "last", "all"]
+
+
+def render_text(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
+) -> str:
+    """The text a model sees; ``ask`` adds what stands before an answer. Raises ConfigError for a bad template."""
+    import jinja2
+
+    plain = [{"role": m.role, "content": m.content} for m in messages]
+    try:
+        text = tokenizer.apply_chat_template(
+            plain, chat_template=template, tokenize=False, add_generation_prompt=ask
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise ConfigError(f"the chat template refuses this conversation: {error}", "", "task.template") from None
+    return str(text)
+
+
+def answer_spans(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str
+) -> tuple[str, list[tuple[int, int]]]:
+    """→ the rendered text, and [start, end) of each answer in it, the end-of-turn token included.
+
+    Raises DataError if the template does not render a conversation turn by turn (an answer could then not
+    be found in the text).
+    """
+    text = render_text(messages, tokenizer, template)
+    spans = []
+    for turn, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        before = render_text(messages[:turn], tokenizer, template, ask=True)
+        after = render_text(messages[: turn + 1], tokenizer, template)
+        if not (text.startswith(before) and text.startswith(after) and after.startswith(before)):
+            raise DataError(
+                "the chat template changes earlier turns, so the answers cannot be told apart",
+                "use task.loss_on=last with one answer a row, or another task.template",
+            )
+        # Trailing line breaks belong to the template, not to the answer: no model has to produce them.
+        spans.append((len(before), len(after.rstrip("\n"))))
+    return text, spans
+
+
+def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """→ ids and the position in the text at which each begins; exactly one BOS where the model has one."""
+    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, starts = list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+    bos = None if has_bos else added_bos(tokenizer)
+    return ([bos, *ids], [-1, *starts]) if bos is not None else (ids, starts)
+
+
+def added_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id this tokenizer puts in front of plain text, if it is the BOS."""
+    if tokenizer.bos_token_id is None:
+        return None
+    first = tokenizer("a")["input_ids"][:1]
+    return int(tokenizer.bos_token_id) if first == [tokenizer.bos_token_id] else None
+
+
+def render(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    loss_on: LossOn = "answers",
+) -> tuple[list[int], list[int]]:
+    """→ ids, labels (``IGNORE`` where there is no loss). The last answer ends with a supervised end token."""
+    text, spans = answer_spans(messages, tokenizer, template)
+    if loss_on == "last":
+        spans = spans[-1:]
+    ids, starts = encode_text(text, tokenizer)
+    if loss_on == "all":
+        labels = list(ids)
+    else:
+        labels = [i if any(a <= s < b for a, b in spans) else IGNORE for i, s in zip(ids, starts, strict=True)]
+    if messages and messages[-1].role == "assistant":
+        _close(ids, labels, tokenizer)
+    return ids, labels
+
+
+def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that the answer's end is a token the model learns to stop with (pad may be the same id)."""
+    last = max((i for i, label in enumerate(labels) if label != IGNORE), default=None)
+    if last is None or ids[last] in ends(tokenizer):
+        return
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "neither the template nor the tokenizer has a token that ends an answer",
+            "use a template that closes the assistant's turn with a special token",
+            "task.template",
+        )
+    del ids[last + 1 :], labels[last + 1 :]
+    ids.append(int(tokenizer.eos_token_id))
+    labels.append(int(tokenizer.eos_token_id))
+
+
+def ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that may end a turn: all special tokens but a BOS that is not the EOS as well."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    if tokenizer.bos_token_id != tokenizer.eos_token_id:
+        special.discard(tokenizer.bos_token_id)
+    return special
+
+
+def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
+    """Ids to generate an answer from; they are a prefix of what ``render`` gives with the answer."""
+    asked = messages[:-1] if messages and messages[-1].role == "assistant" else messages
+    return encode_text(render_text(asked, tokenizer, template, ask=True), tokenizer)[0]
+
+
+def encode_row(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Ids of one text, or of a pair, with the model's own special tokens, cut at the end of the longer text."""
+    texts = (example.text,) if example.text_pair is None else (example.text, example.text_pair)
+    whole: Any = tokenizer(*texts)
+    ids = whole["input_ids"]
+    truncated = len(ids) > max_length
+    if truncated:
+        whole = tokenizer(*texts, truncation="longest_first", max_length=max_length)
+    types = whole.get("token_type_ids") if example.text_pair is not None else None
+    return Encoded(ids=list(whole["input_ids"]), type_ids=types, truncated=truncated)

@@ -1,0 +1,134 @@
+"""Model + examples → numbers and predictions. Never touches the state of training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunery import scoring
+from tunery.data.batch import collate, in_order
+from tunery.generate.engine import Sampling, generate
+from tunery.protocols import Encoded, Example, Prediction, Scored, Task
+
+
+@dataclass(slots=True)
+class Results:
+    """What an evaluation found. ``predictions`` are in the order of the rows."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    predictions: list[Prediction] = field(default_factory=list)
+    confusion: dict[str, Any] | None = None
+    """``labels`` and ``counts``: counts[i][j] rows of true label i were given label j."""
+    generated_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to evaluate. ``metrics``: names of numbers, None for the task's own."""
+
+    metrics: Sequence[str] | None = None
+    batch_size: int = 32
+    batch_tokens: int = 8192
+    max_length: int = 512
+    sampling: Sampling = Sampling()
+    generate_rows: int | None = None
+    """Answer only that many rows (None: all); the loss always sees every row."""
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the same mode and random state as before: turning evaluation on must
+    not change what training does."""
+    was_training = model.training
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_available() else []):
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train(was_training)
+
+
+def loss_and_outputs(
+    model: nn.Module, task: Task, rows: Sequence[Encoded], pad_id: int, settings: Settings
+) -> tuple[float, int, list[Prediction]]:
+    """→ summed loss, number of targets, and one prediction a row where the task scores rows."""
+    device = next(model.parameters()).device
+    lengths = [len(row.ids) for row in rows]
+    total, count = 0.0, 0
+    predictions: list[Prediction | None] = [None] * len(rows)
+    with undisturbed(model), torch.inference_mode():
+        for numbers in in_order(lengths, settings.batch_size, settings.batch_tokens):
+            loss, targets, outputs = task.loss(model, collate([rows[i] for i in numbers], pad_id, device))
+            total, count = total + float(loss), count + int(targets)
+            if outputs is not None:
+                for number, prediction in zip(numbers, task.decode(outputs), strict=True):
+                    predictions[number] = prediction
+    return total, count, [p for p in predictions if p is not None]
+
+
+def answer(
+    model: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    settings: Settings,
+    progress: Callable[[int], None] | None = None,
+) -> list[Prediction]:
+    """Generated answers, in the order of the examples. Raises DataError for a prompt that does not fit."""
+    prompts = [task.prompt(example, tokenizer, settings.max_length) for example in examples]
+    with undisturbed(model):
+        answers = generate(
+            model, prompts, task.stop_ids(tokenizer), settings.sampling, settings.batch_size, progress=progress
+        )
+    return [Prediction(tokenizer.decode(ids, skip_special_tokens=True).strip()) for ids in answers]
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    rows: Sequence[Encoded],
+    settings: Settings,
+    progress: Callable[[int], None] | None = None,
+) -> Results:
+    """All numbers of the task for these examples.
+
+    Args:
+        rows: the encoded examples (several rows of one example are windows of it).
+    """
+    wanted = list(settings.metrics or task.metrics)
+    total, count, predictions = loss_and_outputs(model, task, rows, tokenizer.pad_token_id or 0, settings)
+    scored = Scored(loss_sum=total, loss_count=count)
+    results = Results()
+    texts_wanted = [name for name in wanted if scoring.metric_of(name).kind == "text"]
+    if task.output == "logits":
+        scored.predictions = [p.value for p in predictions]
+        scored.references = [task.reference(examples[row.row]) for row in rows]
+        scored.labels = tuple(getattr(task, "labels", ()))
+        results.predictions = predictions
+        results.confusion = _confusion(scored) if scored.labels and not getattr(task, "multi", False) else None
+    elif texts_wanted and settings.generate_rows != 0:
+        asked = [e for e in examples if task.reference(e)][: settings.generate_rows]
+        results.predictions = answer(model, task, tokenizer, asked, settings, progress)
+        results.generated_rows = len(asked)
+        scored.predictions = [p.value for p in results.predictions]
+        scored.references = [task.reference(example) for example in asked]
+        scored.contains = [example.contains for example in asked]
+    if not scored.predictions:
+        wanted = [name for name in wanted if name not in texts_wanted]
+    results.metrics = scoring.score(scored, wanted, task.kinds)
+    return results
+
+
+def _confusion(scored: Scored) -> dict[str, Any]:
+    place = {label: i for i, label in enumerate(scored.labels)}
+    counts = [[0] * len(place) for _ in place]
+    for reference, prediction in zip(scored.references, scored.predictions, strict=True):
+        counts[place[reference]][place[prediction]] += 1
+    return {"labels": list(scored.labels), "counts": counts}

@@ -1,0 +1,27 @@
+"""Silence for the libraries below: their progress bars and warnings are not tunery's to show.
+
+stdout carries one JSON object under ``--json``, stderr carries tunery's own log; what a user must know
+about a model is raised as an error or logged by tunery itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import cache
+
+
+@cache
+def quiet() -> None:
+    """Set it once per process, through the libraries' own switches; imports transformers."""
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    disable_progress_bars()
+    hub_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("gguf", "bitsandbytes", "torch.distributed.elastic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(transformers|huggingface_hub|peft|bitsandbytes)(\.|$)")

@@ -1,0 +1,323 @@
+"""The seams: what a format, a task, a method and a metric must offer, and the records that pass between them.
+
+Data flows one way::
+
+    file → Row → Example → Encoded → Batch → task.loss(model, batch)
+
+A *task* says how an example becomes tokens, which head and loss it has and which metrics are natural.
+A *method* says which parameters are trained and how they attach. Any method goes with any task, or refuses
+with a reason. Nothing here imports torch: a plug-in imports it inside its functions, so that listing the
+methods or checking a configuration costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+IGNORE = -100
+"""Label of a position that carries no loss (the value torch's ``cross_entropy`` ignores by default)."""
+
+
+class Strict(BaseModel):
+    """Base of every configuration section: unknown keys are errors, fields carry their own help."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+
+# ------------------------------------------------------------------------------------------------ records
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a file as it was read: column values and the place it came from."""
+
+    values: Mapping[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example, whatever file format it came from and whatever model will read it.
+
+    Conversations and question/answer rows fill ``messages`` (the last one is the answer to learn; it is
+    absent in rows that only ask). Classification, regression and plain text fill ``text``.
+    """
+
+    file: str
+    line: int
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    text_pair: str | None = None
+    label: str | tuple[str, ...] | float | None = None
+    references: tuple[str, ...] = ()
+    """Every accepted answer, the first being the one in ``messages``."""
+    contains: tuple[str, ...] = ()
+    """Key facts that a right answer must contain."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    @property
+    def input_text(self) -> str:
+        """What the model is asked, as one string; two examples with equal input text are duplicates."""
+        if self.messages:
+            asked = self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
+            return "\n".join(message.content for message in asked)
+        return self.text if self.text_pair is None else f"{self.text}\n{self.text_pair}"
+
+
+@dataclass(slots=True)
+class Encoded:
+    """An example as token ids.
+
+    ``labels[i]`` is ``ids[i]`` where that token is to be predicted (from the positions before it) and
+    ``IGNORE`` elsewhere. ``target`` is the class id, class vector or number of tasks that score a row
+    as a whole.
+    """
+
+    ids: list[int]
+    labels: list[int] | None = None
+    target: int | float | list[float] | None = None
+    type_ids: list[int] | None = None
+    truncated: bool = False
+    row: int = 0
+    """Index of the example in its split (windows of one document share it)."""
+
+    @property
+    def supervised(self) -> int:
+        """Number of targets: supervised tokens, or 1 for a task that scores rows."""
+        if self.labels is None:
+            return 0 if self.target is None else 1
+        return sum(label != IGNORE for label in self.labels[1:])
+
+
+Batch = dict[str, "Tensor"]
+"""``input_ids``, ``attention_mask`` (both [rows, length]) and what the task's loss needs:
+``labels`` [rows, length] or ``target`` [rows] / [rows, classes]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says about one example, in words a user understands."""
+
+    value: Any
+    """Label, list of labels, number or generated text."""
+    probabilities: dict[str, float] | None = None
+
+
+@dataclass(slots=True)
+class Scored:
+    """All a metric may look at. ``predictions[i]`` belongs to ``references[i]``."""
+
+    predictions: list[Any] = field(default_factory=list)
+    references: list[Any] = field(default_factory=list)
+    """Label, tuple of labels, number, or tuple of accepted answers."""
+    contains: list[tuple[str, ...]] = field(default_factory=list)
+    labels: tuple[str, ...] = ()
+    """All class names, in order, for classification."""
+    loss_sum: float = 0.0
+    loss_count: int = 0
+
+
+# ---------------------------------------------------------------------------------------------- plug-ins
+
+
+class Plugin:
+    """Something that is found by the name of its file. ``name`` is set by the registry."""
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+
+class Format(Plugin):
+    """How the columns of a row become an example."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """Columns it needs."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Columns it uses if present."""
+    targets: ClassVar[tuple[str, ...]] = ()
+    """Those of ``columns`` that hold the answer: rows to predict do without them."""
+    task: ClassVar[str]
+    """The task that is natural for this format."""
+
+    def matches(self, columns: Iterable[str]) -> float:
+        """How well a table with these columns fits, 0 (not at all) to 1."""
+        have = set(columns)
+        if not set(self.columns) <= have:
+            return 0.0
+        known = len(have & {*self.columns, *self.optional})
+        return 0.5 + 0.4 * known / len(have) + 0.01 * len(self.columns)
+
+    def example(self, row: Row, need_target: bool = True) -> Example:
+        """Raises DataError naming ``row.where`` if the row is unusable."""
+        raise NotImplementedError
+
+
+class Task(Plugin):
+    """How an example becomes tokens, which head and loss it has, how outputs become predictions.
+
+    One instance belongs to one run. ``fit`` looks at the training examples once (label set, scale of the
+    targets); ``state``/``restore`` carry that through the run directory.
+    """
+
+    class Config(Strict):
+        name: str = ""
+
+    formats: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of the numbers reported by default, most important first."""
+    kinds: ClassVar[tuple[str, ...]]
+    """Kinds of metric that can read its predictions."""
+    monitor: ClassVar[str]
+    """The number that early stopping and "best" look at."""
+    output: ClassVar[Literal["logits", "text"]]
+    on_long: ClassVar[Literal["truncate", "window"]] = "truncate"
+    default_max_length: ClassVar[int] = 512
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
+        """Learn from the training examples what the head needs; ``labels``: names and order the user wants.
+        Raises DataError (e.g. only one label)."""
+
+    def check(self, example: Example) -> str | None:
+        """Why an example cannot be used (a label never seen in training), or None."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state``."""
+
+    def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        """Load the base with this task's head → model, names of the modules that are new."""
+        raise NotImplementedError
+
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
+        """Ids and targets; several of them where a long text is cut into windows. ``Encoded.truncated``
+        tells that tokens were cut off to fit ``max_length``."""
+        raise NotImplementedError
+
+    def prompt(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
+        """Ids to generate from, for tasks whose output is text. Raises DataError if they do not fit."""
+        raise NotImplementedError
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+        """Token ids that end an answer."""
+        return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """→ sum of the losses (scalar, fp32), number of targets, and the outputs ``decode`` reads."""
+        raise NotImplementedError
+
+    def decode(self, outputs: Tensor) -> list[Prediction]:
+        """Outputs of ``loss`` → one prediction a row, for tasks whose output is logits."""
+        raise NotImplementedError
+
+    def reference(self, example: Example) -> Any:
+        """What a prediction is compared with."""
+        raise NotImplementedError
+
+
+class Method(Plugin):
+    """Which parameters are trained and how they attach. Everything happens in place: after ``attach`` the
+    same model object computes the tuned function, so that nobody else needs to know the method."""
+
+    class Config(Strict):
+        name: str = ""
+
+    paper: ClassVar[str] = ""
+    saves: ClassVar[str] = ""
+    """What is in the run's ``model/`` folder."""
+    merges: ClassVar[bool] = False
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def default_lr(self, parameters: int, family: str) -> float:
+        """A starting learning rate. ``parameters``: of the base; ``family``: decoder, encoder or encoder-decoder."""
+        raise NotImplementedError
+
+    def refuses(self, task: Task, model: nn.Module) -> str | None:
+        """Why this cannot work on that model and task, with the alternative; or None."""
+        return None
+
+    def attach(self, model: nn.Module, head: tuple[str, ...]) -> None:
+        """Freeze the base, add or free the trained parts. ``head``: new modules, trained by every method."""
+        raise NotImplementedError
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Trained parameters as optimizer groups: ``named`` (list of (name, parameter)), ``lr_scale``."""
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return [{"named": named, "lr_scale": 1.0}]
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Called after each optimizer step (rank schedules and the like)."""
+
+    def train_state(self, model: nn.Module) -> dict[str, Tensor]:
+        """What resuming needs beside the trained parameters and the optimizer's state."""
+        return {}
+
+    def load_train_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``train_state``."""
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        raise NotImplementedError
+
+    def load(self, model: nn.Module, folder: Path, head: tuple[str, ...], name: str = "default") -> None:
+        """Attach what ``save`` wrote to a base model fresh from disk."""
+        raise NotImplementedError
+
+    def activate(self, model: nn.Module, name: str | None) -> None:
+        """Choose among several loaded adapters; None switches back to the bare base."""
+        raise NotImplementedError
+
+    def merge(self, model: nn.Module) -> str | None:
+        """Fold the trained parts into the base weights; returns a reason instead if that is impossible."""
+        return "this method cannot be merged into the base weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number that a metric reports."""
+
+    name: str
+    summary: str
+    higher_is_better: bool = True
+
+
+class Metric(Plugin):
+    """A pure function of predictions and references → numbers with fixed names."""
+
+    numbers: ClassVar[tuple[Number, ...]]
+    kind: ClassVar[Literal["classes", "multilabel", "numbers", "text", "loss"]]
+    """Which predictions it can read."""
+
+    def compute(self, scored: Scored) -> dict[str, float]:
+        raise NotImplementedError

@@ -1,0 +1,101 @@
+"""Puts base, task and method together, fresh or from a run; the only place that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tunery import registry
+from tunery.config import Config
+from tunery.errors import ConfigError, ModelError
+from tunery.models.load import Base, open_base
+from tunery.protocols import Method, Task
+from tunery.run.encode import check_probe
+from tunery.rundir import RunDir, read_json, write_json
+
+TASK_FILE = "task.json"
+
+
+@dataclass(slots=True)
+class Tuned:
+    """A model with its task and method: all that evaluating, answering and saving needs."""
+
+    base: Base
+    task: Task
+    method: Method
+    model: nn.Module
+    head: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.base.tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Method weights, tokenizer, template and labels."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.method.save(self.model, folder)
+        self.tokenizer.save_pretrained(folder)
+        write_json(folder / TASK_FILE, {"task": self.task.name, "head": list(self.head), "state": self.task.state()})
+
+
+def parts(config: Config) -> tuple[Task, Method]:
+    """Task and method of a resolved configuration."""
+    if config.task is None:
+        raise ConfigError("task.name is missing", f"known: {', '.join(registry.names('task'))}", "task.name")
+    task: Task = registry.get("task", str(config.task_name))(config.task)
+    method: Method = registry.get("method", config.method_name)(config.method)
+    return task, method
+
+
+def with_head(base: Base, task: Task, config: Config) -> tuple[nn.Module, tuple[str, ...]]:
+    """The untouched model with the task's head; new weights follow from the seed."""
+    torch.manual_seed(config.train.seed)
+    model, head = task.head(base)
+    if config.train.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.train.dropout
+    return model, head
+
+
+def attach(method: Method, task: Task, model: nn.Module, head: tuple[str, ...], config: Config) -> None:
+    """Raises ConfigError with the method's reason if it refuses this model or task."""
+    if reason := method.refuses(task, model):
+        problem, _, hint = reason.partition(";")
+        raise ConfigError(f"method {method.name} refuses task {task.name} here: {problem}", hint.strip(), "method.name")
+    torch.manual_seed(config.train.seed + 1)
+    method.attach(model, head)
+    if config.train.gradient_checkpointing:
+        enable = getattr(model, "gradient_checkpointing_enable", None) or getattr(
+            getattr(model, "backbone", None), "gradient_checkpointing_enable", None
+        )
+        if enable is None:
+            raise ConfigError("this model has no gradient checkpointing", "set it to false", "train.gradient_checkpointing")
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def load(run: RunDir) -> Tuned:
+    """The tuned model of a finished run, exactly as it was trained.
+
+    Raises ModelError: not a finished run, another base model, damaged weights, other token ids than at training.
+    """
+    manifest = run.manifest()
+    if manifest.get("status") != "completed":
+        raise ModelError(f"this run is {manifest.get('status', 'unfinished')}", f"tunery resume {run.path}", str(run.path))
+    config = run.config()
+    base = open_base(config.model)
+    if base.hash() != manifest["base"]["hash"]:
+        raise ModelError(f"{base.name} is not the model this run was trained on", "get that version back", str(base.folder))
+    stored = read_json(run.model / TASK_FILE)
+    task, method = parts(config)
+    task.restore(stored["state"])
+    check_probe(manifest["probe"], task, base.tokenizer, str(run.path))
+    model, head = with_head(base, task, config)
+    if list(head) != stored["head"]:
+        raise ModelError("the base model's head is another one than at training", "use the transformers version of the run")
+    method.load(model, run.model, head)
+    return Tuned(base, task, method, model.eval(), head)

@@ -1,0 +1,250 @@
+"""From ``data.*`` of the configuration to examples in splits, with a record of where every row went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tunery import registry
+from tunery.config import DataConfig, Files
+from tunery.data.columns import Columns, resolve
+from tunery.data.ledger import Ledger
+from tunery.data.read import BadRow, FileNames, Record, paths, read
+from tunery.data.split import holdout
+from tunery.errors import ConfigError, DataError
+from tunery.protocols import Example, Format, Row
+from tunery.rundir import sha256
+
+SNIFFED = 100  # rows whose columns are looked at before the format is decided
+LISTED = 10  # bad rows named in an error
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(slots=True)
+class Dataset:
+    """The examples of a run, and how they came to be."""
+
+    splits: dict[str, list[Example]]
+    format: str
+    task: str
+    ledger: Ledger
+    notes: list[str] = field(default_factory=list)
+    """What was decided without being told, in words for the user."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the bytes of every input file, by its name as given."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column mapping in effect, {name tunery knows: name in the file}: ``data.columns`` plus what was guessed."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What was read for one split."""
+
+    examples: list[Example]
+    bad: list[BadRow]
+    columns: Columns
+
+
+def load_dataset(data: DataConfig, task_name: str | None, seed: int, splits: Sequence[str] = SPLITS) -> Dataset:
+    """Read the files of ``data``, decide format and task, apply ``on_bad_row``, hold out validation rows.
+
+    Args:
+        data: the section ``data`` of a configuration.
+        task_name: None for the task that is natural for the format.
+        seed: of the rows held out; the same seed and rows give the same split.
+        splits: which to read. Validation is held out of train if train is read and no file is given for it.
+
+    Raises ConfigError: no training file, a file given twice, a task that does not take the format.
+    Raises DataError: a file cannot be read, no format fits, bad rows, no usable row, nothing to hold out.
+    """
+    files = _files(data, splits)
+    formats = _formats_of(task_name, data.format)
+    streams = {split: read(names) for split, names in files.items()}  # missing files are found before any is read
+    ledger, notes = Ledger(), []
+    parts: dict[str, _Part] = {}
+    columns = Columns(data.format or "")
+    for split, stream in streams.items():
+        part = _load(stream, data, columns.format or None, formats, True)
+        if not parts:
+            columns = part.columns
+        notes += [note if split == "train" else f"{split}: {note}" for note in part.columns.notes]
+        _enter(ledger, part, split)
+        parts[split] = part
+    bad = [row for part in parts.values() for row in part.bad]
+    refuse_bad(bad, ledger.rows, data.on_bad_row)
+    for split, part in parts.items():
+        if not part.examples:
+            raise _nothing_left(part.bad, files[split][0])
+    task = task_name or _natural_task(columns.format)
+    result = {split: part.examples for split, part in parts.items()}
+    if "train" in result and "validation" in splits and "validation" not in result:
+        result = _held_out(result, data.holdout, seed, task, ledger, notes)
+    if bad:
+        rows = "1 bad row" if len(bad) == 1 else f"{len(bad)} bad rows"
+        notes.append(f"{rows} dropped (data.on_bad_row=drop)")
+    hashes = {name: sha256(Path(name)) for names in files.values() for name in names}
+    mapping = dict(data.columns) | {known: column for column, known in columns.rename.items()}
+    return Dataset(result, columns.format, task, ledger, notes, hashes, mapping)
+
+
+def load_examples(
+    files: FileNames, data: DataConfig, need_target: bool
+) -> tuple[list[Example], list[BadRow], str, list[str]]:
+    """Examples of files that belong to no run yet (``eval --data``, ``predict --input``), in file order.
+
+    → examples, bad rows (see ``refuse_bad``), format, notes. ``data.format`` and ``data.columns`` say how
+    to read them. Raises DataError: a file cannot be read, or its columns do not fit.
+    """
+    part = _load(read(files), data, data.format, None, need_target)
+    return part.examples, part.bad, part.columns.format, part.columns.notes
+
+
+def refuse_bad(bad: Sequence[BadRow], rows: int, policy: str) -> None:
+    """Raises one DataError for all bad rows, naming the first ten, unless ``policy`` is "drop"."""
+    if not bad or policy == "drop":
+        return
+    listed = "; ".join(f"{row.where}: {row.problem}" for row in bad[:LISTED])
+    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    count = "1 row" if len(bad) == 1 else f"{len(bad)} of {rows} rows"
+    advice = f"{bad[0].hint}; or leave" if bad[0].hint else "correct them, or leave"
+    raise DataError(
+        f"{count} cannot be used: {listed}{more}",
+        f"{advice} such rows out with data.on_bad_row=drop",
+        bad[0].where,
+    )
+
+
+def _files(data: DataConfig, splits: Sequence[str]) -> dict[str, list[str]]:
+    """The files of every split that has some."""
+    found = {}
+    for split in splits:
+        given: Files = getattr(data, split)
+        names = paths(given) if given is not None else []
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{twice} is named twice", "name every file once", f"data.{split}")
+        if names:
+            found[split] = names
+    if "train" in splits and "train" not in found:
+        raise ConfigError("no training data", "name a file: data.train=FILE", "data.train")
+    if not found:
+        raise ConfigError("no data files", f"name one: data.{splits[0]}=FILE", f"data.{splits[0]}")
+    return found
+
+
+def _formats_of(task_name: str | None, format_name: str | None) -> tuple[str, ...] | None:
+    """Formats that exist and that the task takes; None if no task is named. Raises ConfigError."""
+    if task_name is None:
+        return None
+    taken: tuple[str, ...] = registry.get("task", task_name).formats
+    if format_name and format_name in registry.names("format") and format_name not in taken:
+        natural = registry.get("format", format_name).task
+        raise ConfigError(
+            f"task {task_name} does not take the format {format_name}, but {', '.join(taken)}",
+            f"choose task={natural} or another data.format",
+            "data.format",
+        )
+    return tuple(name for name in taken if name in registry.names("format"))
+
+
+def _natural_task(format_name: str) -> str:
+    return str(registry.get("format", format_name).task)
+
+
+def _load(
+    stream: Iterator[Record],
+    data: DataConfig,
+    format_name: str | None,
+    formats: Sequence[str] | None,
+    need_target: bool,
+) -> _Part:
+    """Rows become examples one by one: raw rows are not kept beside them."""
+    head, columns_seen, first = _head(stream)
+    bad = [record for record in head if isinstance(record, BadRow)]
+    if first is None:  # all rows of the file(s) are bad
+        fallback = Columns(format_name or data.format or "")
+        if not fallback.format:
+            raise _nothing_left(bad, "")
+        return _Part([], bad, fallback)
+    columns = resolve(
+        columns_seen, data.columns, name=format_name, allowed=formats, need_target=need_target, where=first.where
+    )
+    reader: Format = registry.get("format", columns.format)()
+    part = _Part([], [], columns)
+    for record in chain(head, stream):
+        if isinstance(record, BadRow):
+            part.bad.append(record)
+            continue
+        try:
+            part.examples.append(reader.example(_renamed(record, columns.rename), need_target))
+        except DataError as error:
+            part.bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
+    return part
+
+
+def _head(stream: Iterator[Record]) -> tuple[list[Record], list[str], Row | None]:
+    """The first records, all columns of the rows among them in order, and the first row."""
+    head: list[Record] = []
+    columns: dict[str, None] = {}
+    first: Row | None = None
+    rows = 0
+    for record in stream:
+        head.append(record)
+        if isinstance(record, Row):
+            rows += 1
+            first = first or record
+            columns.update(dict.fromkeys(record.values))
+            if rows == SNIFFED:
+                break
+    return head, list(columns), first
+
+
+def _renamed(row: Row, rename: dict[str, str]) -> Row:
+    """The row with the names tunery knows. A mapped column replaces one that has the name already."""
+    moved = {known: row.values[column] for column, known in rename.items() if column in row.values}
+    if not moved:
+        return row
+    kept: dict[str, Any] = {name: value for name, value in row.values.items() if name not in rename}
+    return Row(kept | moved, row.file, row.line)
+
+
+def _in_file_words(problem: str, rename: dict[str, str]) -> str:
+    """Name the column as the file does."""
+    for column, known in rename.items():
+        problem = problem.replace(f"column {known!r}", f"column {column!r} ({known})")
+    return problem
+
+
+def _enter(ledger: Ledger, part: _Part, split: str) -> None:
+    for example in part.examples:
+        ledger.add(example.where, f"used:{split}", split=split)
+    for row in part.bad:
+        ledger.add(row.where, "dropped:bad", row.problem, split)
+
+
+def _nothing_left(bad: Iterable[BadRow], where: str) -> DataError:
+    rows = list(bad)
+    first = rows[0] if rows else BadRow(where, "no rows")
+    return DataError(f"none of {len(rows)} rows can be used; the first: {first.problem}", first.hint, first.where)
+
+
+def _held_out(
+    splits: dict[str, list[Example]], share: float, seed: int, task: str, ledger: Ledger, notes: list[str]
+) -> dict[str, list[Example]]:
+    """Move a share of train to validation."""
+    examples = splits["train"]
+    # numbers to predict are no classes: hardly any two rows would share one
+    stratify = task != "regress" and examples[0].label is not None
+    train, held = holdout(examples, share, seed, stratify)
+    for index in held:
+        ledger.move(examples[index].where, "used:validation", split="train")
+    by_label = ", by label" if stratify else ""
+    notes.append(
+        f"validation: {len(held)} of {len(examples)} training rows held out "
+        f"(data.holdout={share:g}, seed {seed}{by_label}); data.validation=FILE to choose them yourself"
+    )
+    found = {"train": [examples[i] for i in train], "validation": [examples[i] for i in held]}
+    return found | {name: rows for name, rows in splits.items() if name not in found}

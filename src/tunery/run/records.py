@@ -1,0 +1,67 @@
+"""What a run tells and keeps: notes to the user, results and predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tunery.evaluate import Results
+from tunery.protocols import Example, Prediction, Task
+from tunery.run.encode import Split
+from tunery.rundir import RunDir, write_json, write_jsonl
+
+log = logging.getLogger("tunery")
+
+
+def say(text: str) -> None:
+    """A note for the user: on stderr, and in the run's log."""
+    log.info(text)
+
+
+@contextlib.contextmanager
+def logging_to(run: RunDir) -> Iterator[None]:
+    """Notes also go into the run's ``log.txt``, with the time."""
+    handler = logging.FileHandler(run.log_file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def write_results(run: RunDir, name: str, split: Split, task: Task, results: Results) -> None:
+    """``eval/NAME/results.json`` and ``predictions.jsonl``."""
+    folder = run.evaluation(name)
+    write_json(
+        folder / "results.json",
+        {
+            "rows": len(split.examples),
+            "generated_rows": results.generated_rows,
+            "metrics": results.metrics,
+            "confusion": results.confusion,
+        },
+    )
+    if results.predictions:
+        asked = [e for e in split.examples if task.output == "logits" or task.reference(e)]
+        write_jsonl(folder / "predictions.jsonl", records(asked, results.predictions, task))
+
+
+def records(examples: Sequence[Example], predictions: Sequence[Prediction], task: Task) -> list[dict[str, Any]]:
+    """One record a prediction: where the row stands, what was asked, the prediction and the reference."""
+    found = []
+    for example, prediction in zip(examples, predictions, strict=False):
+        record: dict[str, Any] = {"where": example.where, "input": example.input_text, "prediction": prediction.value}
+        if prediction.probabilities is not None:
+            record["probabilities"] = {k: round(v, 6) for k, v in prediction.probabilities.items()}
+        reference = task.reference(example)
+        if reference not in (None, ()):
+            record["reference"] = reference
+        if example.contains:
+            record["contains"] = list(example.contains)
+        found.append(record)
+    return found
+

@@ -1,0 +1,256 @@
+"""``Run``: what the Python API returns and every verb after ``train`` works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tunery import scoring
+from tunery import config as configuration
+from tunery.data.ledger import Ledger
+from tunery.errors import ConfigError, DataError
+from tunery.evaluate import Results, Settings, answer, evaluate, loss_and_outputs
+from tunery.generate.engine import Sampling, generate
+from tunery.models import machine
+from tunery.protocols import Encoded, Example, Message, Prediction
+from tunery.run import build
+from tunery.run import train as training
+from tunery.run.dataset import load_examples, refuse_bad
+from tunery.run.encode import encode_split
+from tunery.run.records import records, say, write_results
+from tunery.rundir import RunDir
+
+EVALUATION = "evaluation"
+Inputs = str | Sequence[str] | Sequence[Mapping[str, Any]]
+
+
+class Run:
+    """A finished run. The model is loaded when it is first needed.
+
+    >>> run = tunery.train("reviews.csv", model="minilm", task="classify", method="lora")  # doctest: +SKIP
+    >>> run.predict(["the best hotel we ever stayed in"])  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.dir = RunDir.open(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, status={self.manifest.get('status')!r})"
+
+    @property
+    def path(self) -> Path:
+        return self.dir.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self.dir.manifest()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Numbers on the validation rows."""
+        return dict(self.manifest.get("metrics") or {})
+
+    @cached_property
+    def config(self) -> configuration.Config:
+        return self.dir.config()
+
+    @cached_property
+    def tuned(self) -> build.Tuned:
+        """The model with its adapters, tokenizer and task. Raises ModelError."""
+        machine.prepare()
+        return build.load(self.dir)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``train --json`` prints."""
+        m = self.manifest
+        found = {
+            "run": str(self.path),
+            "status": m.get("status"),
+            **{key: m.get(key) for key in ("steps", "seconds", "tokens_per_second", "peak_memory_bytes")},
+            "trainable_parameters": m.get("parameters", {}).get("trainable"),
+            "metrics": m.get("metrics"),
+            "base": m.get("base_metrics"),
+        }
+        if m.get("test_metrics"):
+            found |= {"test_metrics": m["test_metrics"], "base_test": m.get("base_test_metrics")}
+        return found
+
+    # ----------------------------------------------------------------------------------------- numbers
+
+    def evaluate(
+        self,
+        data: str | Path | Sequence[str | Path] | None = None,
+        metrics: Sequence[str] | None = None,
+        max_new_tokens: int | None = None,
+        name: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Score the model on new rows, or on the run's own test (else validation) files.
+
+        Returns ``{"run", "data", "rows", "metrics", "confusion"}``; writes ``eval/NAME/`` into the run.
+        Raises DataError, ConfigError (a metric that does not fit the task).
+        """
+        if metrics:
+            scoring.check(metrics, self.tuned.task.kinds)
+        files = data or self.config.data.test or self.config.data.validation
+        if files is None:
+            raise ConfigError("the run has no test or validation files", "name a file with --data", "--data")
+        names = [str(f) for f in ([files] if isinstance(files, str | Path) else files)]
+        settings = self._settings(metrics, max_new_tokens)
+        examples, ledger = self._read(names, need_target=True)
+        tuned = self.tuned
+        split = encode_split(
+            EVALUATION, examples, tuned.task, tuned.tokenizer, self.config.data, settings.max_length, ledger
+        )
+        results = evaluate(tuned.model, tuned.task, tuned.tokenizer, split.examples, split.rows, settings, progress)
+        write_results(self.dir, name or Path(names[0]).stem, split, tuned.task, results)
+        return {
+            "run": str(self.path),
+            "data": names[0] if len(names) == 1 else names,
+            "rows": len(split.examples),
+            "metrics": results.metrics,
+            "confusion": results.confusion,
+            "dropped": ledger.summary()["dropped"],
+        }
+
+    # --------------------------------------------------------------------------------------------- use
+
+    def predict(
+        self, inputs: Inputs, sampling: Sampling | None = None, progress: Callable[[int], None] | None = None
+    ) -> list[Prediction]:
+        """One prediction an input, in order.
+
+        Args:
+            inputs: texts (questions for a run that generates), or rows as in the training file.
+        """
+        given: list[Any] = [inputs] if isinstance(inputs, str | Mapping) else list(inputs)
+        return self.predict_examples([self._example(item, i) for i, item in enumerate(given)], sampling, progress)
+
+    def predict_examples(
+        self,
+        examples: Sequence[Example],
+        sampling: Sampling | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Prediction]:
+        tuned, settings = self.tuned, self._settings(None, None)
+        if tuned.task.output == "text":
+            if sampling is not None:
+                settings = replace(settings, sampling=sampling)
+            return answer(tuned.model, tuned.task, tuned.tokenizer, examples, settings, progress)
+        rows: list[Encoded] = []
+        for example in examples:
+            unlabelled = replace(example, label=None)
+            rows += tuned.task.encode(unlabelled, tuned.tokenizer, settings.max_length)[:1]
+        if not rows:
+            return []
+        return loss_and_outputs(tuned.model, tuned.task, rows, tuned.tokenizer.pad_token_id or 0, settings)[2]
+
+    def predict_texts(self, texts: Sequence[str], sampling: Sampling | None = None) -> list[dict[str, Any]]:
+        """As ``predict``, with a record a text."""
+        examples = [self._example(text, i) for i, text in enumerate(texts)]
+        return records(examples, self.predict_examples(examples, sampling), self.tuned.task)
+
+    def predict_file(
+        self, files: str | Sequence[str], sampling: Sampling | None = None, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """A record a row of the files, with its place, input and prediction."""
+        examples, _ = self._read([files] if isinstance(files, str) else list(files), need_target=False)
+        return records(examples, self.predict_examples(examples, sampling, progress), self.tuned.task)
+
+    def generate(
+        self,
+        messages: str | Sequence[Message],
+        sampling: Sampling | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """The answer to a conversation; ``on_text`` gets it piece by piece.
+
+        Raises ConfigError for a run that does not generate text.
+        """
+        tuned, settings = self.tuned, self._settings(None, None)
+        if tuned.task.output != "text":
+            raise ConfigError(f"a run of task {tuned.task.name} does not generate text", "use predict")
+        turns = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+        example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
+        prompt = tuned.task.prompt(example, tuned.tokenizer, settings.max_length)
+        ids: list[int] = []
+        shown = ""
+
+        def more(_index: int, token: int) -> None:
+            nonlocal shown
+            ids.append(token)
+            text = tuned.tokenizer.decode(ids, skip_special_tokens=True)
+            if on_text and not text.endswith("\ufffd"):  # half a character is not shown yet
+                on_text(text[len(shown) :])
+                shown = text
+
+        chosen = sampling or settings.sampling
+        ids = generate(tuned.model, [prompt], tuned.task.stop_ids(tuned.tokenizer), chosen, on_token=more)[0]
+        return str(tuned.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    # ----------------------------------------------------------------------------------------- helpers
+
+    def _settings(self, metrics: Sequence[str] | None, max_new_tokens: int | None) -> Settings:
+        settings = training.settings(self.config, None)
+        if metrics:
+            settings = replace(settings, metrics=list(metrics))
+        if max_new_tokens:
+            settings = replace(settings, sampling=Sampling(max_new_tokens=max_new_tokens))
+        return settings
+
+    def _read(self, files: Sequence[str], need_target: bool) -> tuple[list[Example], Ledger]:
+        data = self.config.data
+        examples, bad, _, notes = load_examples(list(files), data, need_target)
+        refuse_bad(bad, len(examples) + len(bad), data.on_bad_row)
+        ledger = Ledger()
+        for example in examples:
+            ledger.add(example.where, f"used:{EVALUATION}")
+        for row in bad:
+            ledger.add(row.where, "dropped:bad", row.problem)
+        for note in notes:
+            say(note)
+        return examples, ledger
+
+    def _example(self, item: Any, index: int) -> Example:
+        if isinstance(item, str):
+            return Example("<input>", index + 1, messages=(Message("user", item),), text=item)
+        from tunery import registry
+        from tunery.protocols import Row
+
+        if not isinstance(item, Mapping):
+            raise DataError(f"an input is a text or a row, not {type(item).__name__}", "", f"<input>:{index + 1}")
+        form = registry.get("format", self.config.data.format or "")()
+        columns = {theirs: ours for ours, theirs in self.config.data.columns.items()}
+        values = {columns.get(k, k): v for k, v in item.items()}
+        return form.example(Row(values, "<input>", index + 1), need_target=False)  # type: ignore[no-any-return]
+
+
+def load(path: str | Path) -> Run:
+    """A finished run by its directory. Raises ModelError if it is not one."""
+    return Run(path)
+
+
+def train(
+    data: str | Path | Sequence[str | Path] | None = None,
+    *,
+    config: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    **settings: Any,
+) -> Run:
+    """Train and return the finished run.
+
+    Args:
+        data: training file or files.
+        config: a YAML file to start from.
+        overrides: ``"section.key=value"``, as on the command line.
+        settings: sections or names: ``model="minilm"``, ``task="classify"``, ``method="lora"``,
+            ``train={"lr": 1e-4}``.
+    """
+    values = dict(settings)
+    if data is not None:
+        files = str(data) if isinstance(data, str | Path) else [str(f) for f in data]
+        values["data"] = {**values.get("data", {}), "train": files}
+    return Run(training.train(configuration.load(config, list(overrides), values)).path)

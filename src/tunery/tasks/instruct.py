@@ -1,0 +1,103 @@
+"""Follow instructions: the answer to a question or the next turn of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunery.errors import DataError, ModelError
+from tunery.protocols import IGNORE, Batch, Encoded, Example, Message, Strict, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+
+class Instruct(Task):
+    """Loss on the answers only, each answer's end-of-turn token included."""
+
+    class Config(Strict):
+        name: Literal["instruct"] = "instruct"
+        template: str = Field("model", description="chat template: model (its own), a known name, or Jinja text")
+        system: str | None = Field(None, description="system message put before every conversation without one")
+        loss_on: Literal["answers", "last", "all"] = Field("answers", description="which tokens carry the loss")
+
+    summary = "answer a question, follow an instruction, go on with a conversation"
+    formats: ClassVar[tuple[str, ...]] = ("chat", "alpaca", "qa", "pairs")
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "contains", "exact_match", "rougeL", "rouge1", "rouge2", "bleu")
+    kinds: ClassVar[tuple[str, ...]] = ("text", "loss")
+    monitor = "loss"
+    output = "text"
+    default_max_length = 1024
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._template: str | None = None
+
+    def template(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The Jinja text; it travels in the run, so that nobody can use another one by accident."""
+        from tunery.data import templates
+
+        if self._template is None:
+            self._template = templates.find(self.config.template, tokenizer)
+        return self._template
+
+    def state(self) -> dict[str, Any]:
+        return {"template": self._template}
+
+    def restore(self, state: Any) -> None:
+        self._template = state["template"]
+
+    def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        if base.family != "decoder":
+            raise ModelError(
+                f"task instruct needs a decoder; {base.name} is an {base.family}",
+                "use a chat model such as smollm2, or task=classify with this one",
+                "task.name",
+            )
+        return base.load("causal_lm")  # type: ignore[no-any-return]
+
+    def messages(self, example: Example) -> Sequence[Message]:
+        if self.config.system and example.messages[0].role != "system":
+            return (Message("system", self.config.system), *example.messages)
+        return example.messages
+
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
+        from tunery.data.render import render
+
+        ids, labels = render(self.messages(example), tokenizer, self.template(tokenizer), self.config.loss_on)
+        if self.config.loss_on != "all" and all(label == IGNORE for label in labels):
+            raise DataError("the template leaves no answer to learn from", "check task.template", example.where)
+        truncated = len(ids) > max_length
+        return [Encoded(ids=ids[:max_length], labels=labels[:max_length], truncated=truncated)]
+
+    def prompt(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
+        from tunery.data.render import prompt_ids
+
+        ids = prompt_ids(self.messages(example), tokenizer, self.template(tokenizer))
+        if len(ids) > max_length:
+            raise DataError(
+                f"the question has {len(ids)} tokens, the model reads {max_length}", "shorten it", example.where
+            )
+        return ids
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+        """What a rendered answer ends with, and the model's EOS."""
+        from tunery.data.render import render
+
+        probe = (Message("user", "?"), Message("assistant", "!"))
+        last = [label for label in render(probe, tokenizer, self.template(tokenizer))[1] if label != IGNORE][-1]
+        return tuple(sorted({last, *super().stop_ids(tokenizer)}))
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        from tunery.models.heads import next_token_loss
+
+        return (*next_token_loss(model, batch), None)
+
+    def reference(self, example: Example) -> tuple[str, ...]:
+        if example.references:
+            return example.references
+        last = example.messages[-1]
+        return (last.content,) if last.role == "assistant" else ()

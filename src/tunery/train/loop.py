@@ -1,0 +1,260 @@
+"""The training loop: one step reads from top to bottom in ``Trainer.step``.
+
+Loss is summed over supervised tokens and divided once per optimizer step by their number over all forward
+passes and processes, so accumulation 4 x batch 2 equals batch 8 and two processes equal one. The position in
+the data follows from the step number alone; that, the masters and moments, and torch's random state are all
+that resuming exactly needs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tunery import scoring
+from tunery.config import TrainConfig
+from tunery.data.batch import collate, micro_batches, plan_epoch
+from tunery.errors import ModelError
+from tunery.models import weights
+from tunery.models.attention import choose_attention
+from tunery.protocols import IGNORE, Encoded, Method, Task
+from tunery.rundir import RunDir
+from tunery.train import checkpoint
+from tunery.train.optim import Optimizer, lr_factor
+from tunery.train.progress import Progress, StopRequest
+
+Evaluate = Callable[[], dict[str, float]]
+
+
+class Objective(nn.Module):
+    """Task and model as one module: what DDP wraps, so that any task's loss can be computed under it."""
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        loss, count, _ = self.task.loss(self.model, batch)
+        return loss, count
+
+
+@dataclass(slots=True)
+class Progression:
+    """Where training stands; all of it is in every checkpoint."""
+
+    step: int = 0
+    targets: int = 0
+    """Supervised tokens (or rows) learnt from so far."""
+    tokens: int = 0
+    """Real tokens read so far, padding not counted."""
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
+    """Evaluations since the best one."""
+    stopped_early: bool = False
+
+
+class Trainer:
+    """Trains what ``method`` freed in ``model``.
+
+    Args:
+        rows: the training rows; an epoch sees each once.
+        evaluate: numbers on the validation rows, or None if there are none.
+        evaluate_every: optimizer steps between evaluations; 0: at the end of each epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        method: Method,
+        rows: Sequence[Encoded],
+        config: TrainConfig,
+        run: RunDir,
+        accelerator: Accelerator,
+        pad_id: int,
+        evaluate: Evaluate | None,
+        evaluate_every: int = 0,
+    ) -> None:
+        if config.lr is None:
+            raise ValueError("the learning rate must be resolved before training")
+        self.model, self.task, self.method = model, task, method
+        self.rows, self.config, self.run = rows, config, run
+        self.accelerator, self.pad_id, self.evaluate = accelerator, pad_id, evaluate
+        self.lengths = [len(row.ids) for row in rows]
+        self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
+        self.steps_per_epoch = math.ceil(len(rows) / self.rows_per_step)
+        self.total_steps = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
+        self.evaluate_every = evaluate_every or self.steps_per_epoch
+        self.warmup = round(config.warmup * self.total_steps) if config.warmup < 1 else int(config.warmup)
+        self.optimizer = Optimizer(method.groups(model), config.lr, config.weight_decay)
+        self.objective = accelerator.prepare_model(Objective(task, model))
+        self.now = Progression()
+        self._plan: tuple[int, list[list[int]]] = (-1, [])
+
+    # --------------------------------------------------------------------------------------- one step
+
+    def step(self) -> dict[str, float]:
+        """One optimizer step → what to log."""
+        began = time.perf_counter()
+        loss_sum, count = 0.0, 0
+        tokens = 0
+        for batch in self._batches():
+            choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device)
+            loss, targets = self.objective(batch)
+            self.accelerator.backward(loss)
+            self.optimizer.collect()
+            loss_sum, count = loss_sum + float(loss.detach()), count + int(targets)
+            tokens += int(batch["attention_mask"].sum())
+        loss_sum, count, tokens = self._over_processes(loss_sum, count, tokens)
+        factor = lr_factor(self.config.schedule, self.now.step, self.total_steps, self.warmup)
+        # DDP has averaged the gradients over the processes; the loss is a sum over all of them.
+        norm = self.optimizer.step(self.accelerator.num_processes / max(count, 1), self.config.clip, factor)
+        self.now.step += 1
+        self.method.after_step(self.model, self.now.step)
+        self.now.targets += count
+        self.now.tokens += tokens
+        seconds = time.perf_counter() - began
+        self.now.seconds += seconds
+        loss_mean = loss_sum / max(count, 1)
+        if not math.isfinite(loss_mean):
+            raise ModelError(
+                f"the loss is {loss_mean} at step {self.now.step}", "lower train.lr, or set model.dtype=float32", "train.lr"
+            )
+        return {
+            "loss": loss_mean,
+            "lr": (self.config.lr or 0.0) * factor,
+            "grad_norm": norm,
+            "tokens_per_second": tokens / seconds,
+        }
+
+    def _batches(self) -> list[dict[str, Tensor]]:
+        """This process's share of the step's rows, as padded batches."""
+        epoch, position = divmod(self.now.step, self.steps_per_epoch)
+        if self._plan[0] != epoch:
+            plan = plan_epoch(self.lengths, self.rows_per_step, self.config.seed, epoch, self.config.group_by_length)
+            self._plan = (epoch, plan)
+        numbers = self._plan[1][position]
+        mine = numbers[self.accelerator.process_index :: self.accelerator.num_processes]
+        cuts = micro_batches(mine or numbers[:1], self.lengths, self.config.batch_size, self.config.micro_tokens)
+        rows = [[self.rows[i] for i in cut] for cut in cuts]
+        if not mine:  # every process must take part in DDP's sums; this one adds nothing to them
+            rows = [[_silent(row) for row in part] for part in rows]
+        return [collate(part, self.pad_id, self.accelerator.device) for part in rows]
+
+    def _over_processes(self, loss: float, count: int, tokens: int) -> tuple[float, int, int]:
+        if self.accelerator.num_processes == 1:
+            return loss, count, tokens
+        values = torch.tensor([loss, count, tokens], dtype=torch.float64, device=self.accelerator.device)
+        summed = self.accelerator.reduce(values, "sum").tolist()
+        return summed[0], int(summed[1]), int(summed[2])
+
+    # -------------------------------------------------------------------------------------- the whole
+
+    def train(self, progress: Progress, stop: StopRequest) -> Progression:
+        """Until the last step, early stopping, or a request to stop (then a checkpoint is written and
+        Interrupted raised)."""
+        self.model.train()
+        while self.now.step < self.total_steps and not self.now.stopped_early:
+            record = self.step()
+            at = {"step": self.now.step, "epoch": round(self.now.step / self.steps_per_epoch, 4)}
+            self._log({**at, **record})
+            progress.step(self.now.step, record)
+            if self._due(self.evaluate_every) or self.now.step == self.total_steps:
+                self._evaluate(at, progress)
+                if self.config.checkpoint_every is None and self.now.step < self.total_steps:
+                    self.save()
+            if self.config.checkpoint_every and self._due(self.config.checkpoint_every):
+                self.save()
+            if stop.requested and self.now.step < self.total_steps:
+                self.save()
+                stop.leave(self.run.path)
+        self._settle()
+        return self.now
+
+    def _due(self, every: int) -> bool:
+        return self.now.step % every == 0
+
+    def _evaluate(self, at: dict[str, float], progress: Progress) -> None:
+        if self.evaluate is None:
+            return
+        metrics = self.evaluate()
+        self._log({**at, "validation": metrics})
+        progress.evaluated(self.now.step, metrics)
+        value = metrics[self.task.monitor]
+        sign = 1 if scoring.number_names()[self.task.monitor].higher_is_better else -1
+        best = self.now.best
+        if best is None or sign * (value - best) > self.config.min_delta:
+            self.now.best, self.now.best_step, self.now.best_metrics = value, self.now.step, metrics
+            self.now.waited = 0
+            if self.config.keep == "best" and self.accelerator.is_main_process:
+                checkpoint.save_best(self.run.checkpoints, self.now.step, self._weights())
+        else:
+            self.now.waited += 1
+            if self.config.patience is not None and self.now.waited >= self.config.patience:
+                self.now.stopped_early = True
+
+    def _settle(self) -> None:
+        """Put the weights in place that the run keeps."""
+        best = self.now.best_step
+        if self.config.keep == "best" and best and best != self.now.step:
+            tensors = checkpoint.read_best(self.run.checkpoints, best)
+            state = {name[len("method/") :]: t for name, t in tensors.items() if name.startswith("method/")}
+            plain = {name: t for name, t in tensors.items() if not name.startswith("method/")}
+            weights.load_into(self.model, plain, self.run.checkpoints)
+            self.method.load_train_state(self.model, state)
+        self.model.eval()
+
+    def _weights(self) -> dict[str, Tensor]:
+        state = {f"method/{name}": t for name, t in self.method.train_state(self.model).items()}
+        return {**weights.trainable(self.model), **state}
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            self.run.log_metrics(record)
+            flat = {k: v for k, v in record.items() if isinstance(v, int | float)}
+            flat |= {f"validation/{k}": v for k, v in record.get("validation", {}).items()}
+            self.accelerator.log(flat, step=self.now.step)
+
+    # ------------------------------------------------------------------------------- save and resume
+
+    def save(self) -> None:
+        if self.accelerator.is_main_process:
+            tensors = {
+                "optimizer": self.optimizer.state(),
+                "random": checkpoint.random_state(),
+                "method": self.method.train_state(self.model),
+            }
+            checkpoint.save(self.run.checkpoints, self.now.step, tensors, asdict(self.now))
+            checkpoint.prune_best(self.run.checkpoints, {self.now.best_step})
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> bool:
+        """Continue from the newest whole checkpoint; False if there is none (training then starts anew)."""
+        path = checkpoint.newest(self.run.checkpoints)
+        if path is None:
+            self.run.truncate_metrics(0)
+            return False
+        groups, state = checkpoint.read(path)
+        self.now = Progression(**state)
+        self.run.truncate_metrics(self.now.step)
+        self.optimizer.load_state(groups["optimizer"])
+        self.method.load_train_state(self.model, groups.get("method", {}))
+        checkpoint.set_random_state(groups["random"])
+        return True
+
+
+def _silent(row: Encoded) -> Encoded:
+    """The same row without any target."""
+    labels = None if row.labels is None else [IGNORE] * len(row.labels)
+    return Encoded(ids=row.ids, labels=labels, target=None, type_ids=row.type_ids)

@@ -1,0 +1,61 @@
+"""The real data sets beside the repository are read completely and recognised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunery import registry
+from tunery.config import DataConfig
+from tunery.data.read import read
+from tunery.protocols import Row
+from tunery.run.dataset import load_dataset
+
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
+MANIFEST = FOLDER / "manifest.json"
+FILES = json.loads(MANIFEST.read_text(encoding="utf-8")) if MANIFEST.is_file() else []
+SETS = sorted({Path(entry["path"]).parent.name for entry in FILES})
+FORMATS = {  # by the end of a set's name
+    "_topic": "labels",
+    "_sentiment": "labels",
+    "_intent": "labels",
+    "_fewshot": "labels",
+    "_question_type": "labels",
+    "_summarisation": "pairs",
+    "_generation": "pairs",
+    "_translation": "pairs",
+    "_instruct": "alpaca",
+    "_chat": "chat",
+    "_lm": "text",
+    "_extractive_qa": "qa",
+    "_math_qa": "qa",
+    "_en_qa": "qa",
+    "_preference": "preference",
+}
+
+pytestmark = pytest.mark.skipif(not FILES, reason=f"no shared data at {FOLDER}")
+
+
+@pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry["path"])
+def test_every_row_is_read(entry: dict) -> None:
+    records = list(read(FOLDER / entry["path"]))
+    assert all(isinstance(record, Row) for record in records)
+    assert len(records) == entry["rows"]
+    assert [record.line for record in records] == list(range(1, entry["rows"] + 1))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_becomes_examples(name: str) -> None:
+    expected = next(known for end, known in FORMATS.items() if name.endswith(end))
+    if expected not in registry.names("format"):
+        pytest.skip(f"no format {expected} yet")
+    splits = ("train", "validation", "test")
+    found = load_dataset(DataConfig(**{s: str(FOLDER / name / f"{s}.jsonl") for s in splits}), None, 1)
+    # extractive sets also answer questions; a format of their own may claim them
+    assert found.format == expected or name.endswith("_extractive_qa")
+    rows = {Path(entry["path"]).stem: entry["rows"] for entry in FILES if Path(entry["path"]).parent.name == name}
+    assert {split: len(examples) for split, examples in found.splits.items()} == rows
+    assert found.ledger.rows == sum(rows.values())
+    assert all(example.input_text for examples in found.splits.values() for example in examples[:100])

@@ -1,0 +1,261 @@
+"""Tiny models for tests: real architectures with random weights, real fast tokenizers trained here.
+
+Each builder writes a whole model folder and always the same one. Sizes are hidden 32, two layers and a
+vocabulary of a few hundred, so that a forward pass costs a millisecond. The llama's tokenizer has a ChatML
+template and pad = eos as SmolLM2's has; the GPT-2's has neither template nor padding token, as GPT-2's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+HIDDEN, LAYERS, HEADS, LENGTH = 32, 2, 4, 512
+TEXTS = (
+    "What is the capital of France? The capital of France is Paris.",
+    "The film is good, great, wonderful. The film is bad, boring, awful.",
+    "How do I return an order? You can return an order within 30 days.",
+    "Hello, my name is Anna and I live in London. I like green tea.",
+    "Please answer the question: where is my parcel? It arrives on Monday.",
+    "0 1 2 3 4 5 6 7 8 9 10 11 12 2024",
+    "你好，请问怎么退货？您可以在三十天内退货。",
+    "这家酒店很好，房间干净，服务周到。",
+    "这部电影很差，又长又无聊。北京是中国的首都。",
+    "我的包裹在哪里？预计星期一送达，谢谢。",
+)
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_bpe(special: list[str], size: int = 400) -> Tokenizer:
+    """GPT-2's kind of tokenizer: any text, no unknown token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def word_piece(size: int = 500) -> Tokenizer:
+    """BERT's: lower case, Chinese characters one by one, sentence pairs with segment ids."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def _save(folder: Path, model_class: Any, config: Any, tokenizer: Tokenizer, **named: Any) -> Path:
+    """Weights are drawn from a state of their own, so building one does not disturb a test's random numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    types = named.pop("types", False)
+    names = ["input_ids", "token_type_ids", "attention_mask"] if types else ["input_ids", "attention_mask"]
+    template = named.pop("template", None)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=names, model_max_length=LENGTH, **named
+    )
+    fast.chat_template = template
+    fast.save_pretrained(str(folder))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20)
+        model_class(config).save_pretrained(str(folder))
+    return folder
+
+
+def tiny_llama(folder: Path) -> Path:
+    """A decoder with rotary positions, grouped heads, tied embeddings and a chat template; pad = eos."""
+    tokenizer = byte_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    names = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    return _save(
+        folder,
+        transformers.LlamaForCausalLM,
+        config,
+        tokenizer,
+        template=CHATML,
+        unk_token="<|endoftext|>",
+        **names,
+    )
+
+
+def tiny_gpt2(folder: Path) -> Path:
+    """A decoder with learnt positions and Conv1D layers; no padding token, no template."""
+    tokenizer = byte_bpe(["<|endoftext|>"])
+    config = transformers.GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_embd=HIDDEN,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=LENGTH,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    end = "<|endoftext|>"
+    return _save(folder, transformers.GPT2LMHeadModel, config, tokenizer, bos_token=end, eos_token=end, unk_token=end)
+
+
+def tiny_bert(folder: Path) -> Path:
+    """An encoder, saved as bare backbone with pooler."""
+    tokenizer = word_piece()
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+    )
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return _save(folder, transformers.BertModel, config, tokenizer, types=True, **names)
+
+
+def tiny_roberta(folder: Path) -> Path:
+    """An encoder saved with its masked-language head and, as RoBERTa's checkpoints, without pooler."""
+    tokenizer = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    config = transformers.RobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH + 2,
+        type_vocab_size=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    names |= {"unk_token": "<unk>", "mask_token": "<mask>"}
+    return _save(folder, transformers.RobertaForMaskedLM, config, tokenizer, **names)
+
+
+def tiny_t5(folder: Path) -> Path:
+    """An encoder-decoder with relative positions."""
+    special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(10))]
+    tokenizer = byte_bpe(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    config = transformers.T5Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=HIDDEN,
+        d_kv=8,
+        d_ff=64,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return _save(folder, transformers.T5ForConditionalGeneration, config, tokenizer, **names)
+
+
+BUILDERS = {
+    "llama": tiny_llama,
+    "gpt2": tiny_gpt2,
+    "bert": tiny_bert,
+    "roberta": tiny_roberta,
+    "t5": tiny_t5,
+}
+
+
+def tiny_gguf(llama: Path, path: Path, pre: str = "smollm") -> Path:
+    """The tiny llama as an unquantised GGUF file, as llama.cpp's converter would write it."""
+    import gguf
+    from safetensors.torch import load_file
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(llama))
+    backend = tokenizer.backend_tokenizer
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(LENGTH)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if index < 3 else 1 for index in range(len(tokens))])
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template(CHATML)
+    for name, tensor in load_file(llama / "model.safetensors").items():
+        writer.add_tensor(_gguf_name(name), _permuted(name, tensor).contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _gguf_name(name: str) -> str:
+    if name.startswith("model.embed_tokens"):
+        return "token_embd.weight"
+    if name == "model.norm.weight":
+        return "output_norm.weight"
+    parts = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    _, _, layer, rest = name.split(".", 3)
+    return f"blk.{layer}.{parts[rest.removesuffix('.weight')]}.weight"
+
+
+def _permuted(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """llama.cpp interleaves the two halves of each head's rotary dimensions."""
+    heads = {"q_proj": HEADS, "k_proj": 2}.get(name.split(".")[-2], 0)
+    if not heads:
+        return weight
+    rows = weight.shape[0] // heads // 2
+    return weight.reshape(heads, 2, rows, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
