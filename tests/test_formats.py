@@ -110,12 +110,9 @@ def test_the_message_for_a_wrong_type_names_value_and_need() -> None:
 
 
 def test_a_missing_column_names_a_near_one() -> None:
-    with pytest.raises(DataError, match="did you mean 'anwser'") as caught:
-        try:
-            make("qa", question="How much?", anwser="5")
-        except DataError as error:
-            raise DataError(str(error)) from None
-    assert "'answer' is missing" in str(caught.value)
+    with pytest.raises(DataError, match="'answer' is missing") as caught:
+        make("qa", question="How much?", anwser="5")
+    assert "did you mean 'anwser'" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -293,8 +290,11 @@ def test_mapping_errors() -> None:
 
 def test_a_named_format_and_its_missing_column() -> None:
     with pytest.raises(DataError, match="'label'") as caught:
-        resolve(["text", "labe"], {}, name="labels", where="f.csv:2")
+        resolve(["text", "y"], {}, name="labels", where="f.csv:2")
     assert caught.value.where == "f.csv:2"
+    assert "data.columns.label=NAME" in caught.value.hint
+    with pytest.raises(DataError, match="is the column 'labe' the label") as caught:
+        resolve(["text", "labe"], {}, name="labels")
     assert "data.columns.label=labe" in caught.value.hint
     with pytest.raises(ConfigError, match="unknown format"):
         resolve(["text"], {}, name="lables")

@@ -125,7 +125,8 @@ def test_leaks() -> None:
 
 
 def test_label_variants() -> None:
-    made = rows("a", ("1", "positive"), ("2", "positive"), ("3", "Positive "), ("4", "negative"), ("5", ("N-egative",)))
+    labels = ["positive", "positive", "Positive ", "negative", ("N-egative", "negative")]
+    made = rows("a", *[(str(i), label) for i, label in enumerate(labels)])
     found = findings.label_variants(made)
     assert kinds(found) == [("label_variant", "a", 3), ("label_variant", "a", 5)]
     assert "'Positive '" in found[0].message

@@ -105,7 +105,7 @@ def test_an_emoji_written_as_a_surrogate_pair_is_fine(tmp_path: Path) -> None:
         ('[\n{"a": 1}\n{"a": 2}]', 3, "comma is missing"),
         ('[{"a": 1}', 1, "not closed"),
         ('[{"a": 1},\n]', 2, "not JSON"),
-        ('[{"a": 1}]\n[]', 2, "more text"),
+        ('[\n{"a": 1}]\n[]', 2, "more text"),
         ('[\n{"a": 1, "a": 1}]', 2, "stands twice"),
         ("[\n" + "[" * 100_000, 2, "nested too deeply"),
         (b'[\n{"a": "\xff"}]', 2, "not UTF-8"),
@@ -214,7 +214,7 @@ def test_missing_files_and_folders_are_found_before_anything_is_read(tmp_path: P
         read([good, str(tmp_path / "none.jsonl")])
     with pytest.raises(DataError, match="a folder"):
         read(tmp_path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"no such file|cannot be read"):
         read("a\0b.jsonl")
 
 

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,9 +19,11 @@ from tunery.errors import DataError
 from tunery.protocols import Example
 
 
-def examples(labels: list, texts: list[str] | None = None) -> list[Example]:
+def examples(labels: Sequence[Any], texts: list[str] | None = None) -> list[Example]:
     texts = texts or [f"text {i}" for i in range(len(labels))]
-    return [Example("f", i + 1, text=text, label=label) for i, (text, label) in enumerate(zip(texts, labels))]
+    return [
+        Example("f", i, text=text, label=label) for i, (text, label) in enumerate(zip(texts, labels, strict=True), 1)
+    ]
 
 
 def test_share_and_partition() -> None:

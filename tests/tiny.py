@@ -8,6 +8,7 @@ template and pad = eos as SmolLM2's has; the GPT-2's has neither template nor pa
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from tunery.config import ModelConfig
+from tunery.models import load
 
 HIDDEN, LAYERS, HEADS, LENGTH = 32, 2, 4, 512
 TEXTS = (
@@ -259,3 +263,22 @@ def _permuted(name: str, weight: torch.Tensor) -> torch.Tensor:
         return weight
     rows = weight.shape[0] // heads // 2
     return weight.reshape(heads, 2, rows, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def base_of(name: object, **settings: Any) -> load.Base:
+    """Open a base on the CPU, in fp32 unless told otherwise."""
+    return load.open_base(ModelConfig(name=str(name), device="cpu", **{"dtype": "float32", **settings}))
+
+
+def copy_of(source: Path, target: Path, drop: str = "") -> Path:
+    """A copy of a model folder to damage, without the file ``drop``."""
+    shutil.copytree(source, target)
+    if drop:
+        (target / drop).unlink()
+    return target
+
+
+def edit_config(path: Path, **changes: Any) -> None:
+    """Change keys of a copy's config.json."""
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))

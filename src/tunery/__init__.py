@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tunery.errors import TuneryError
@@ -18,10 +20,29 @@ __all__ = ["Run", "TuneryError", "load", "train"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    """The API is lazy: ``import tunery`` loads no torch."""
-    if name in ("Run", "load", "train"):
-        from tunery.run import run
+class _Package(ModuleType):
+    """The API is lazy: ``import tunery`` loads no torch.
 
-        return getattr(run, name)
-    raise AttributeError(f"module 'tunery' has no attribute {name!r}")
+    ``tunery.train`` is the function although there is a package of that name: importing anything below
+    ``tunery.train`` sets the attribute to the package, which is why it is a property here.
+    """
+
+    @property
+    def train(self) -> Any:
+        from tunery.run.run import train
+
+        return train
+
+    @train.setter
+    def train(self, package: ModuleType) -> None:
+        """Leave the package to ``sys.modules``, where ``from tunery.train import …`` finds it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("Run", "load"):
+            from tunery.run import run
+
+            return getattr(run, name)
+        raise AttributeError(f"module 'tunery' has no attribute {name!r}")
+
+
+sys.modules[__name__].__class__ = _Package

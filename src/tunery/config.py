@@ -2,29 +2,36 @@
 
 Strict: an unknown key is an error that names the nearest known one, and all problems are reported at once.
 ``task`` and ``method`` also take the keys of the chosen task and method; those are checked here too,
-without loading torch.
+without loading torch. Naming another method or task in an override drops the keys of the old one.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
-from tunery import registry
+from tunery import config_errors, config_yaml, registry
+from tunery.config_errors import PLUGINS, Problem
 from tunery.errors import ConfigError
 from tunery.protocols import Strict
 
 SCHEMA_VERSION = 1
 DEFAULT_FILE = "tunery.yaml"
+DEFAULT_METHOD = "lora"
 Files = str | list[str] | None
 
 
-class ModelConfig(Strict):
+class Section(Strict):
+    """A section whose texts may look like numbers (a label 0, a run called 2024)."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
     name: str = Field("smollm2", description="pack, local folder, GGUF file, hub id or modelscope:ID")
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -34,7 +41,7 @@ class ModelConfig(Strict):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
 
-class DataConfig(Strict):
+class DataConfig(Section):
     train: Files = Field(None, description="training file or files")
     validation: Files = Field(None, description="validation files; without, a tenth of train is held out")
     test: Files = Field(None, description="test files; read once, after training")
@@ -46,11 +53,17 @@ class DataConfig(Strict):
     on_bad_row: Literal["error", "drop"] = Field("error", description="a row that cannot be used")
     on_long: Literal["auto", "error", "truncate", "drop", "window"] = Field(
         "auto",
-        description="a row over max_length; auto: lm cuts windows, the rest truncate, an error if all rows are too long",
+        description="a row over max_length; auto: lm cuts windows, other tasks truncate; an error if all are too long",
     )
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _label_names(cls, value: Any) -> Any:
+        """``true`` is the label "true", as it is in a data file."""
+        return [str(v).lower() if isinstance(v, bool) else v for v in value] if isinstance(value, list) else value
 
-class TrainConfig(Strict):
+
+class TrainConfig(Section):
     epochs: float = Field(3, gt=0, description="passes over the training rows")
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; wins over epochs")
     lr: float | None = Field(None, gt=0, description="learning rate; default by method and model size")
@@ -74,8 +87,10 @@ class TrainConfig(Strict):
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers")
 
 
-class EvalConfig(Strict):
-    every: int | Literal["epoch"] = Field("epoch", description="steps between evaluations, or epoch")
+class EvalConfig(Section):
+    every: Annotated[int, Field(ge=1)] | Literal["epoch"] = Field(
+        "epoch", description="steps between evaluations, or epoch"
+    )
     metrics: list[str] | None = Field(None, description="numbers to report; default by task")
     batch_size: int = Field(32, ge=1, description="rows per forward pass")
     max_new_tokens: int = Field(128, ge=1, description="longest generated answer")
@@ -84,7 +99,7 @@ class EvalConfig(Strict):
     )
 
 
-class RunConfig(Strict):
+class RunConfig(Section):
     dir: str = Field("runs", description="folder of the runs")
     name: str | None = Field(None, description="name of this run; default: date, model, task, method, hash")
 
@@ -93,28 +108,13 @@ class Config(Strict):
     """The whole configuration of a run."""
 
     schema_version: int = Field(SCHEMA_VERSION, description="version of this file's layout")
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
+    model: ModelConfig
+    data: DataConfig
     task: SerializeAsAny[Strict] | None = None
     method: SerializeAsAny[Strict]
-    train: TrainConfig = TrainConfig()
-    eval: EvalConfig = EvalConfig()
-    run: RunConfig = RunConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plugins(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Build the sections that belong to the chosen task and method."""
-        values = dict(values)
-        values.setdefault("method", {"name": "lora"})
-        for kind in ("task", "method"):
-            section = values.get(kind)
-            if isinstance(section, dict) and section.get("name"):
-                known = registry.config_class(kind, section["name"])  # type: ignore[arg-type]
-                values[kind] = known.model_validate(section)
-            elif isinstance(section, dict):
-                raise ConfigError(f"{kind}.name is missing", f"known: {', '.join(registry.names(kind))}", kind)  # type: ignore[arg-type]
-        return values
+    train: TrainConfig
+    eval: EvalConfig
+    run: RunConfig
 
     @property
     def task_name(self) -> str | None:
@@ -135,6 +135,8 @@ SECTIONS: dict[str, type[Strict]] = {
     "eval": EvalConfig,
     "run": RunConfig,
 }
+NAMED = ("model", *PLUGINS)
+"""Sections for which a bare value means the name."""
 
 
 def load(
@@ -147,36 +149,39 @@ def load(
     Raises ConfigError: no such file, not YAML, unknown or wrong keys (all of them in one message).
     """
     merged = _read(Path(path)) if path is not None else {}
-    for key, value in (values or {}).items():
-        _put(merged, key, value)
-    for item in overrides:
-        key, sep, text = item.partition("=")
-        if not sep or not key:
-            raise ConfigError(f"{item!r} is not an override", "write section.key=value, for example train.lr=2e-4")
-        _put(merged, key, parse_scalar(text, key))
+    _put_all(merged, (values or {}).items())
+    _put_all(merged, [_parsed(item) for item in overrides])
     return build(merged)
 
 
-def build(values: dict[str, Any]) -> Config:
-    """Check plain values. Raises ConfigError."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise _as_config_error(error, values) from None
-
-
-def parse_scalar(text: str, where: str = "") -> Any:
-    """A YAML value from the command line; ``1e-4`` is a number although YAML 1.1 disagrees."""
-    try:
-        value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
-        raise ConfigError(f"{text!r} is not a YAML value", "quote it", where) from None
-    if isinstance(value, str):
+def build(values: Mapping[str, Any]) -> Config:
+    """Check plain values. Raises ConfigError that names all problems."""
+    problems: list[Problem] = []
+    given = {name: _mapping(name, values.get(name), problems) for name in (*SECTIONS, *PLUGINS)}
+    models = dict(SECTIONS)
+    for kind in PLUGINS:
+        if chosen := _plugin(kind, given[kind], problems):
+            models[kind] = chosen
+    problems += [config_errors.unknown("", str(key), {}, models) for key in values if key not in Config.model_fields]
+    version = values.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        text = f"a file of version {version}, this tunery reads {SCHEMA_VERSION}"
+        problems.append(Problem("schema_version", text, "use the tunery that wrote it"))
+    sections: dict[str, Strict] = {}
+    for name, model in models.items():
+        problems += config_errors.booleans(name, given[name], model)
         try:
-            return float(value) if any(c.isdigit() for c in value) else value
-        except ValueError:
-            return value
-    return value
+            sections[name] = model.model_validate(given[name])
+        except ValidationError as error:
+            problems += config_errors.explain(error, name, given[name], models)
+    if problems:
+        raise config_errors.together(problems)
+    return Config.model_validate(sections)
+
+
+def parse_scalar(text: str) -> Any:
+    """A value from the command line: YAML where it is meant as such, else the text itself."""
+    return config_yaml.value(text)
 
 
 def dump(config: Config) -> str:
@@ -185,96 +190,102 @@ def dump(config: Config) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = config_yaml.load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError("no such configuration file", "tunery init FILE writes one", str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = str(path) if line is None else f"{path}:{line + 1}"
+    except UnicodeDecodeError:
+        raise ConfigError("not UTF-8 text", "save it as UTF-8", str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", "check the path and its rights", str(path)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = str(path) if mark is None else f"{path}:{mark.line + 1}"
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"cannot be read as YAML: {problem}", "check indentation and quotes", place) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError("a configuration is a mapping of sections", "see tunery init", str(path))
-    return _numbers({k: v for k, v in values.items()})
+    return dict(values)
 
 
-def _numbers(value: Any) -> Any:
-    """``1e-4`` in a YAML file is text to YAML 1.1; read it as the number it is meant to be."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, str) and "e" in value.lower() and value[:1].isdigit():
-        return parse_scalar(value)
-    return value
+def _mapping(name: str, section: Any, problems: list[Problem]) -> dict[str, Any]:
+    """What was given for a section; one whose keys are all commented out is empty."""
+    if isinstance(section, Mapping):
+        return {str(key): value for key, value in section.items()}
+    if name in NAMED and isinstance(section, str):
+        return {"name": section}
+    if section is not None:
+        text = f"a section with keys of its own is needed, not {config_errors.shown(section)}"
+        keys = ", ".join(SECTIONS.get(name, Config).model_fields)
+        hint = f"write {name}: {{name: NAME}}" if name in NAMED else f"known: {keys}"
+        problems.append(Problem(name, text, hint))
+    return {}
+
+
+def _plugin(kind: Literal["task", "method"], section: dict[str, Any], problems: list[Problem]) -> type[Strict] | None:
+    """The configuration class of the chosen task or method; None: no task is named, or there is no such thing."""
+    if kind == "method":
+        section.setdefault("name", DEFAULT_METHOD)
+    name, where = section.get("name"), f"{kind}.name"
+    names = registry.names(kind)
+    if isinstance(name, str) and name in names:
+        return registry.config_class(kind, name)
+    if name is not None:
+        hint = registry.near(str(name), names)
+        problems.append(Problem(where, f"unknown {kind} {config_errors.shown(name)}", hint))
+    elif section.keys() - {"name"}:
+        having = [n for n in names if section.keys() <= registry.config_class(kind, n).model_fields.keys()]
+        hint = f"{kind}={having[0]} has such keys" if having else f"known: {', '.join(names)}"
+        first = next(key for key in section if key != "name")
+        problems.append(Problem(where, f"is missing, but {kind}.{first} is given", hint))
+    elif kind == "method":
+        problems.append(Problem(where, "is missing", f"known: {', '.join(names)}"))
+    return None
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    key, sep, text = override.partition("=")
+    if not sep or not key.strip():
+        raise ConfigError(f"{override!r} is not an override", "write section.key=value, for example train.lr=2e-4")
+    return key.strip(), parse_scalar(text)
+
+
+def _put_all(values: dict[str, Any], items: Iterable[tuple[str, Any]]) -> None:
+    """Names first: ``method.r=4 method=lora`` means the same as ``method=lora method.r=4``."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in items:
+        if isinstance(value, Mapping) and key in (*SECTIONS, *PLUGINS):
+            flat += [(f"{key}.{inner}", item) for inner, item in value.items()]
+        else:
+            flat.append((key, value))
+    for key, value in sorted(flat, key=lambda item: item[0] not in (*NAMED, *(f"{name}.name" for name in NAMED))):
+        _put(values, key, value)
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     """Set ``a.b`` in nested mappings; a bare ``model=``, ``task=``, ``method=`` means its name."""
     head, _, rest = key.partition(".")
-    if not rest and head in ("model", "task", "method") and not isinstance(value, Mapping):
+    if not rest and head in NAMED:
         rest = "name"
     if not rest:
-        if isinstance(value, Mapping) and head in (*SECTIONS, "task", "method"):
-            for inner, item in value.items():
-                _put(values, f"{head}.{inner}", item)
-            return
         values[head] = value
         return
-    section = values.setdefault(head, {})
-    if isinstance(section, str) and head in ("model", "task", "method"):
-        section = values[head] = {"name": section}
-    if section is None:
-        section = values[head] = {}
-    if not isinstance(section, dict):
+    section = values.get(head)
+    if isinstance(section, str) and head in NAMED:
+        section = {"name": section}
+    if section is not None and not isinstance(section, dict):
         raise ConfigError(f"{head} is not a section", f"known: {', '.join(Config.model_fields)}", key)
-    if rest == "name" and head in ("task", "method") and section.get("name") not in (None, value):
-        section.clear()  # another method: the old one's own keys mean nothing to it
-    if "." in rest:
-        inner, _, last = rest.partition(".")
-        nested = section.setdefault(inner, {})
-        if not isinstance(nested, dict):
-            raise ConfigError(f"{head}.{inner} is not a mapping", "", key)
-        nested[last] = value
-    else:
+    section = values[head] = dict(section or {})
+    if rest == "name" and head in PLUGINS:
+        old = section.get("name", DEFAULT_METHOD if head == "method" and section else None)
+        if old not in (None, value):
+            section.clear()  # another method: the old one's own keys mean nothing to it
+    inner, _, last = rest.partition(".")
+    if not last:
         section[rest] = value
-
-
-def _as_config_error(error: ValidationError, values: Mapping[str, Any]) -> ConfigError:
-    problems = []
-    for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
-        section = str(item["loc"][0]) if len(item["loc"]) > 1 else ""
-        if not section and error.title != "Config":  # raised while a task's or method's own section was built
-            section = _section_of(error.title, values)
-            place = f"{section}.{place}"
-        if item["type"] == "extra_forbidden":
-            key = str(item["loc"][-1])
-            close = difflib.get_close_matches(key, _known(section, values), n=1, cutoff=0.5)
-            advice = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_known(section, values))}"
-            problems.append((f"unknown key {place!r}", advice, place))
-        else:
-            problems.append((f"{place}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}", "", place))
-    text = "; ".join(p if i == 0 or not h else f"{p} ({h})" for i, (p, h, _) in enumerate(problems))
-    return ConfigError(text, problems[0][1], problems[0][2])
-
-
-def _section_of(title: str, values: Mapping[str, Any]) -> str:
-    for kind in ("task", "method"):
-        section = values.get(kind)
-        if isinstance(section, Mapping):
-            config = registry.config_class(kind, str(section.get("name")))  # type: ignore[arg-type]
-            if config.__qualname__ == title or config.__name__ == title:
-                unknown = set(section) - set(config.model_fields)
-                if unknown or kind == "method":
-                    return kind
-    return "method"
-
-
-def _known(section: str, values: Mapping[str, Any]) -> list[str]:
-    if section in ("task", "method"):
-        given = values.get(section)
-        name = given.get("name", "") if isinstance(given, Mapping) else ""
-        return list(registry.config_class(section, name).model_fields)  # type: ignore[arg-type]
-    model: type[BaseModel] = SECTIONS.get(section, Config)
-    return list(model.model_fields)
+        return
+    nested = section.get(inner)
+    if nested is not None and not isinstance(nested, dict):
+        raise ConfigError(f"{head}.{inner} is not a mapping", "", key)
+    section[inner] = {**(nested or {}), last: value}

@@ -1,7 +1,7 @@
 """Conversation → token ids and mask, in one function, so that training and serving cannot differ.
 
-The whole conversation is rendered and tokenised once; a token is supervised if it begins inside an answer.
-The prompt that is used for generation is a prefix of the same text.
+A token is supervised if it stands inside an answer. What is asked is tokenised as if nothing followed, so the
+prompt that is used for generation is a prefix of what was learnt, in text and in tokens.
 """
 
 from __future__ import annotations
@@ -61,9 +61,32 @@ def answer_spans(
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """→ ids and the position in the text at which each begins; exactly one BOS where the model has one."""
-    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    return encode_turns(text, (), tokenizer)
+
+
+def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, starts = list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+    return list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
+
+
+def encode_turns(
+    text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[int]]:
+    """As ``encode_text``, but no token reaches from a question into its answer, whose [start, end) are ``spans``.
+
+    ("Assistant: " + "Paris" would share the token " Paris": it could neither be learnt nor asked for.)
+    """
+    ids: list[int] = []
+    starts: list[int] = []
+    begun = 0
+    for start, end in spans:
+        part, places = _tokens(text[begun:start], tokenizer)
+        if _tokens(text[begun:end], tokenizer)[0][: len(part)] != part:
+            ids, starts = ids + part, starts + [begun + place for place in places]
+            begun = start
+    part, places = _tokens(text[begun:], tokenizer)
+    ids, starts = ids + part, starts + [begun + place for place in places]
+    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     bos = None if has_bos else added_bos(tokenizer)
     return ([bos, *ids], [-1, *starts]) if bos is not None else (ids, starts)
 
@@ -83,17 +106,13 @@ def render(
     loss_on: LossOn = "answers",
 ) -> tuple[list[int], list[int]]:
     """→ ids, labels (``IGNORE`` where there is no loss). The last answer ends with a supervised end token."""
-    text, spans = answer_spans(messages, tokenizer, template)
-    if loss_on == "last":
-        spans = spans[-1:]
-    ids, starts = encode_text(text, tokenizer)
-    if loss_on == "all":
-        labels = list(ids)
-    else:
-        labels = [i if any(a <= s < b for a, b in spans) else IGNORE for i, s in zip(ids, starts, strict=True)]
+    text, every = answer_spans(messages, tokenizer, template)
+    spans = every[-1:] if loss_on == "last" else every
+    ids, starts = encode_turns(text, every, tokenizer)
+    labels = [i if any(a <= s < b for a, b in spans) else IGNORE for i, s in zip(ids, starts, strict=True)]
     if messages and messages[-1].role == "assistant":
         _close(ids, labels, tokenizer)
-    return ids, labels
+    return ids, (list(ids) if loss_on == "all" else labels)
 
 
 def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -124,7 +143,12 @@ def ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
     """Ids to generate an answer from; they are a prefix of what ``render`` gives with the answer."""
     asked = messages[:-1] if messages and messages[-1].role == "assistant" else messages
-    return encode_text(render_text(asked, tokenizer, template, ask=True), tokenizer)[0]
+    text = render_text(asked, tokenizer, template, ask=True)
+    try:
+        spans = answer_spans(asked, tokenizer, template)[1]
+    except (ConfigError, DataError):  # such a template is not trained on several turns; it may still be asked
+        spans = []
+    return encode_turns(text, spans, tokenizer)[0]
 
 
 def encode_row(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:

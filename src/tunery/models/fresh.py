@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from tunery.errors import ModelError
+from tunery.models import folder as folders
 
 
 def set_dropout(config: Any, rate: float) -> None:
@@ -16,6 +18,38 @@ def set_dropout(config: Any, rate: float) -> None:
         named = "dropout" in key or key.endswith("_pdrop")
         if named and isinstance(value, int | float) and not isinstance(value, bool):
             setattr(config, key, rate)
+
+
+def renaming(head_class: Any, config: Any, folder: Path) -> dict[str, Any]:
+    """Arguments that help where a class calls its backbone otherwise than the architecture does.
+
+    transformers' question-answering classes of the Llama kind say ``transformer.`` where every checkpoint says
+    ``model.``, and would start from random weights with no more than a warning.
+    """
+    from transformers import AutoModel
+
+    if type(config) not in AutoModel._model_mapping:
+        return {}
+    wanted = head_class.base_model_prefix
+    usual = AutoModel._model_mapping[type(config)].base_model_prefix
+    names = [name for name, _, _ in folders.tensors(folder)]
+    if wanted == usual or not any(name.startswith(f"{usual}.") for name in names):
+        return {}
+    if any(name.startswith(f"{wanted}.") for name in names):
+        return {}
+    return {"key_mapping": {rf"^{re.escape(usual)}\.": f"{wanted}."}}
+
+
+def forget(model: Any, renamed: dict[str, str]) -> None:
+    """Save under the class's own names: the renaming of ``renaming`` would be undone by ``save_pretrained``.
+
+    Plain transformers, which loads without it, would then find none of the weights.
+    """
+    kept = [
+        c for c in getattr(model, "_weight_conversions", None) or [] if renamed.keys().isdisjoint(c.source_patterns)
+    ]
+    if renamed:
+        model._weight_conversions = kept
 
 
 def new_names(model: nn.Module, report: Any) -> set[str]:

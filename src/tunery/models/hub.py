@@ -19,7 +19,7 @@ from tunery.models.quiet import quiet
 
 T = TypeVar("T")
 
-DEADLINE = 8.0
+DEADLINE = 6.0
 """Seconds for a hub to say whether it has the model."""
 ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 IGNORE = ["*/*.safetensors", "consolidated*", "onnx/*", "openvino/*", "coreml/*", "original/*", ".*"]
@@ -63,7 +63,7 @@ def fetch(repo: str, revision: str | None, local_only: bool) -> Path:
         return found
     if local_only or constants.HF_HUB_OFFLINE:
         raise ModelError(f"{repo} is not in the cache, and tunery is offline", "unset HF_HUB_OFFLINE", "model.name")
-    get_session().timeout = DEADLINE  # the library sets none for its listings
+    get_session().timeout = 2 * DEADLINE  # the library sets none for its listings
     try:
         info = within(DEADLINE, lambda: HfApi().model_info(repo, revision=revision, timeout=DEADLINE / 2))
     except Exception as error:

@@ -88,6 +88,7 @@ class Base:
             if self.quantised:
                 keep = quantise.kept(model_class, copy.deepcopy(config))
                 arguments["quantization_config"] = quantise.settings(self.quantised, self.dtype, keep)
+            arguments |= fresh.renaming(model_class._model_mapping[type(config)], config, self.folder)
             if self.quantised or self.device.type == "cuda":
                 arguments["device_map"] = {"": str(self.device)}  # straight to where it computes
             model, report = model_class.from_pretrained(
@@ -101,6 +102,7 @@ class Base:
                 output_loading_info=True,
                 **arguments,
             )
+        fresh.forget(model, arguments.get("key_mapping", {}))
         new = fresh.new_names(model, report)
         fresh.check_backbone(model, new, self.folder)
         quantise.repair(model)
@@ -135,14 +137,16 @@ class Base:
         return folders.parameters(self.folder)
 
 
-def open_base(config: ModelConfig, local_only: bool = False) -> Base:
+def open_base(config: ModelConfig, local_only: bool = False, progress: packs.Progress | None = None) -> Base:
     """Find a model and read its config and tokenizer; weights are read by ``Base.load``.
+
+    ``progress`` hears of a pack being pulled, which takes a minute the first time.
 
     Raises ModelError: unknown name, no network, damaged or unsupported files, device not there.
     """
     quiet()
     device = device_of(config)
-    folder = resolve(config.name, config.revision, local_only)
+    folder = resolve(config.name, config.revision, local_only, progress)
     folders.check(folder)
     with _reading(folder):
         from transformers import AutoConfig, AutoTokenizer
@@ -168,7 +172,9 @@ def open_base(config: ModelConfig, local_only: bool = False) -> Base:
     )
 
 
-def resolve(name: str, revision: str | None = None, local_only: bool = False) -> Path:
+def resolve(
+    name: str, revision: str | None = None, local_only: bool = False, progress: packs.Progress | None = None
+) -> Path:
     """The folder of a model: a pack, a folder, a GGUF file, ``modelscope:ID`` or a Hugging Face id.
 
     With ``local_only`` nothing is downloaded. Raises ModelError, ResourceError.
@@ -178,7 +184,7 @@ def resolve(name: str, revision: str | None = None, local_only: bool = False) ->
             raise ConfigError("a pack has one pinned version", "leave model.revision out", "model.revision")
         if local_only and not packs.PACKS[name].cached:
             raise ModelError(f"pack {name} is not in the cache", f"tunery models pull {name}", "model.name")
-        return packs.pull(name)
+        return packs.pull(name, progress)
     if name.startswith("modelscope:"):
         return hub.modelscope(name.removeprefix("modelscope:"), revision, local_only)
     path = Path(name).expanduser()

@@ -21,10 +21,10 @@ from tunery import rundir
 from tunery.errors import ModelError, ResourceError
 from tunery.models.cache import usable
 
-FIRST_ANSWER = 8.0
-"""Seconds for the index to answer at all: with no network the user hears of it within ten."""
+FIRST_ANSWER = 7.0
+"""Seconds for the index to answer at all: with tunery's own start, a user without network waits under ten."""
 STALL = 25.0
-"""Seconds without a new byte, once the index has answered."""
+"""Seconds without a new byte on disk, once the index has answered; pip writes 256 KiB at a time."""
 SOCKET_TIMEOUT = 20
 """pip's own limit for one read; below STALL, so that pip can retry or resume by itself."""
 
