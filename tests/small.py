@@ -51,12 +51,12 @@ def labelled(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def questions(count: int, seed: int = 0, longest: int = 30) -> list[dict[str, Any]]:
     """Questions whose answers have 1 to 30 words: rows with very different numbers of supervised tokens."""
     pick = random.Random(seed)
     rows = []
     for i in range(count):
-        answer = " ".join(pick.choices(WORDS, k=30 if i % 5 == 0 else 1 + i % 3))
+        answer = " ".join(pick.choices(WORDS, k=longest if i % 5 == 0 else 1 + i % 3))
         rows.append({"question": f"{pick.choice(WORDS)} {i}?", "answer": answer})
     return rows
 
@@ -95,6 +95,22 @@ def train(folder: Path, model: Path, data: Path, **settings: Any) -> Run:
     values |= {"run.dir": str(folder)}
     values |= {key.replace("__", "."): value for key, value in settings.items()}
     return tunery.train(data, model=str(model), **values)
+
+
+def lively(base: Path, folder: Path) -> Path:
+    """A copy of a tiny decoder with ten times larger embeddings.
+
+    With random embeddings of deviation 0.02, tied to the output, no method that leaves them alone can move the
+    logits far enough to learn anything.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(10)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
 
 
 def digests(folder: Path) -> dict[str, str]:

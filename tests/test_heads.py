@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from small import one_thread  # noqa: F401
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM
 
+from small import one_thread  # noqa: F401
 from tunery.data.batch import collate
 from tunery.models.heads import PooledClassifier, next_token_loss, pool, row_logits, selected_logits
 from tunery.protocols import IGNORE, Encoded
@@ -78,7 +78,7 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient(folder: Path) -> No
     batch["labels"].fill_(IGNORE)
     total, count = next_token_loss(model, batch)
     total.backward()
-    assert (float(total), int(count)) == (0.0, 0)
+    assert (total.item(), int(count)) == (0.0, 0)
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
@@ -120,7 +120,7 @@ def test_pooling_works_row_by_row() -> None:
 def test_a_padded_batch_scores_as_one_row_at_a_time(folder: Path, how: Any) -> None:
     torch.manual_seed(0)
     model = PooledClassifier(AutoModel.from_pretrained(folder), 3, how, 0.1).eval()
-    rows = [Encoded(list(range(5, 5 + n))) for n in (3, 17, 8, 1)]
+    rows = [Encoded(list(range(n, 2 * n))) for n in (3, 17, 8, 5)]
     with torch.no_grad():
         together = row_logits(model, collate(rows, 1))
         alone = torch.cat([row_logits(model, collate([row], 1)) for row in rows])

@@ -81,7 +81,7 @@ class TrainConfig(Section):
     keep: Literal["best", "last"] = Field("best", description="which weights the run keeps")
     checkpoint_every: int | None = Field(None, ge=1, description="steps; default: at every evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
-    micro_tokens: int = Field(8192, ge=1, description="most padded tokens per forward pass; larger batches are split")
+    micro_tokens: int = Field(2048, ge=1, description="most padded tokens per forward pass; larger batches are split")
     group_by_length: bool = Field(True, description="batches of rows of similar length (random order otherwise)")
     seed: int = Field(42, ge=0, description="order of rows, new weights, dropout")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers")
@@ -150,8 +150,13 @@ def load(
     """
     merged = _read(Path(path)) if path is not None else {}
     _put_all(merged, (values or {}).items())
-    _put_all(merged, [_parsed(item) for item in overrides])
-    return build(merged)
+    return build(override(merged, overrides))
+
+
+def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Put ``a.b=c`` on top of plain values, unchecked. Raises ConfigError for what is no override."""
+    _put_all(values, [_parsed(item) for item in overrides])
+    return values
 
 
 def build(values: Mapping[str, Any]) -> Config:
@@ -185,7 +190,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def dump(config: Config) -> str:
-    return yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True)
+    return config_yaml.dump(config.dump())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -57,6 +57,33 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+            *_Loader.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+    }
+
+
+def dump(values: Any) -> str:
+    """The inverse of ``load``, in YAML that 1.1 readers understand as well."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def scalar(value: Any) -> str:
+    """A value on one line, to stand behind ``key:`` (lists and mappings in brackets).
+
+    >>> scalar("1e-4"), scalar(1e-4), scalar(["a", "no"]), scalar(None)
+    ("'1e-4'", '0.0001', "[a, 'no']", 'null')
+    """
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1 << 30)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def load(text: str) -> Any:
     """Raises yaml.YAMLError."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)

@@ -195,6 +195,8 @@ class Task(Plugin):
     monitor: ClassVar[str]
     """The number that early stopping and "best" look at."""
     output: ClassVar[Literal["logits", "text"]]
+    families: ClassVar[tuple[str, ...]] = ("decoder", "encoder", "encoder-decoder")
+    """Kinds of base model it can use."""
     on_long: ClassVar[Literal["truncate", "window"]] = "truncate"
     default_max_length: ClassVar[int] = 512
 

@@ -8,10 +8,27 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 _BUCKET = re.compile(r"(used|dropped):[a-z0-9_]+")
 _MOST_NOTES = 1000  # in the JSON; counts and rows are always complete
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one row went."""
+
+    file: str
+    line: int
+    split: str
+    """Whose input it is; the bucket tells where it is used (a row of train may be held out)."""
+    bucket: str
+    note: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
 class Ledger:
@@ -73,6 +90,12 @@ class Ledger:
         counts = Counter(bucket for lines in self._files.values() for bucket in lines.values())
         assert sum(counts.values()) == self._rows, "a row has been lost or counted twice"
         return dict(sorted(counts.items(), key=lambda item: (item[0].startswith("dropped"), item[0])))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every row, file by file in the order in which they were entered."""
+        for (file, split), lines in self._files.items():
+            for line, bucket in lines.items():
+                yield Entry(file, line, split, bucket, self._notes.get((file, split, line), ""))
 
     def summary(self) -> dict[str, Any]:
         """What ``tunery check`` reports.

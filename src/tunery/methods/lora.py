@@ -46,7 +46,7 @@ class Lora(Method):
     def attach(self, model: nn.Module, head: tuple[str, ...]) -> None:
         from peft import LoraConfig
 
-        from tunery.models import peft_bridge
+        from tunery.models import fast_lora, peft_bridge
 
         config = LoraConfig(
             r=self.config.r,
@@ -60,6 +60,7 @@ class Lora(Method):
             task_type=_task_type(model),
         )
         peft_bridge.attach(model, config)
+        fast_lora.install(model)
 
     def _targets(self, model: nn.Module) -> list[str]:
         from tunery.models import sites

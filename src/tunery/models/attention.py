@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-EAGER_UP_TO = 256
+EAGER_UP_TO = 128
 """Longest sequence that is trained with eager attention on a CPU."""
 
 

@@ -51,15 +51,34 @@ def parts(config: Config) -> tuple[Task, Method]:
     return task, method
 
 
+def check_family(task: Task, base: Base) -> None:
+    """Raises ModelError if the task cannot use this kind of base model."""
+    if base.family not in task.families:
+        raise ModelError(
+            f"task {task.name} needs {' or '.join(f'a {family}' for family in task.families)}, "
+            f"and {base.name} is of the kind {base.family}",
+            "use smollm2, for example" if "decoder" in task.families else "use minilm, for example",
+            "model.name",
+        )
+
+
 def with_head(base: Base, task: Task, config: Config) -> tuple[nn.Module, tuple[str, ...]]:
     """The untouched model with the task's head; new weights follow from the seed."""
     torch.manual_seed(config.train.seed)
     model, head = task.head(base)
     if config.train.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = config.train.dropout
+        _set_dropout(model, config.train.dropout)
     return model, head
+
+
+def _set_dropout(model: nn.Module, rate: float) -> None:
+    """In dropout layers, and where a module keeps the rate as a number (Llama's ``attention_dropout``)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for key, value in vars(module).items():
+            if "dropout" in key and isinstance(value, float):
+                setattr(module, key, rate)
 
 
 def attach(method: Method, task: Task, model: nn.Module, head: tuple[str, ...], config: Config) -> None:

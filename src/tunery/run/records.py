@@ -10,6 +10,7 @@ from typing import Any
 from tunery.evaluate import Results
 from tunery.protocols import Example, Prediction, Task
 from tunery.run.encode import Split
+from tunery.run.processes import Watched
 from tunery.rundir import RunDir, write_json, write_jsonl
 
 log = logging.getLogger("tunery")
@@ -20,21 +21,62 @@ def say(text: str) -> None:
     log.info(text)
 
 
+class _Quiet(logging.FileHandler):
+    """A log that cannot be written (full disk) is no reason to print a traceback, nor to stop."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave it to the next file that must be written to report the disk."""
+
+
+class _Memory(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+
+
 @contextlib.contextmanager
-def logging_to(run: RunDir) -> Iterator[None]:
-    """Notes also go into the run's ``log.txt``, with the time."""
-    handler = logging.FileHandler(run.log_file, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+def _listening(handler: logging.Handler) -> Iterator[None]:
+    """The handler gets every note, also where nobody has set up logging."""
+    level = log.level
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
         handler.close()
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[list[logging.LogRecord]]:
+    """The notes of the time before there is a run directory."""
+    memory = _Memory()
+    with _listening(memory):
+        yield memory.kept
+
+
+@contextlib.contextmanager
+def logging_to(run: RunDir, earlier: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
+    """Notes also go into the run's ``log.txt``, with the time; ``earlier`` ones first."""
+    if isinstance(run, Watched):
+        yield
+        return
+    handler = _Quiet(run.log_file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for record in earlier:
+        handler.handle(record)
+    with _listening(handler):
+        yield
 
 
 def write_results(run: RunDir, name: str, split: Split, task: Task, results: Results) -> None:
     """``eval/NAME/results.json`` and ``predictions.jsonl``."""
+    if isinstance(run, Watched):
+        return
     folder = run.evaluation(name)
     write_json(
         folder / "results.json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -29,10 +30,10 @@ from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
-from tunery.run import build
+from tunery.run import build, processes
 from tunery.run.dataset import Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length, probe
-from tunery.run.records import logging_to, say, write_results
+from tunery.run.records import logging_to, remembering, say, write_results
 from tunery.rundir import RunDir, writing, write_json
 from tunery.train.loop import Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
@@ -71,6 +72,7 @@ def prepare(config: Config) -> Prepared:
     task.fit(dataset.splits["train"], config.data.labels)
     _refuse_unknown(dataset, task, config)
     base = open_base(config.model)
+    build.check_family(task, base)
     length = max_length(config.data.max_length, task, base)
     splits = {
         name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger)
@@ -91,12 +93,16 @@ def prepare(config: Config) -> Prepared:
 
 def train(config: Config) -> RunDir:
     """A new run. Raises TuneryError; the run directory is made only when configuration, data and model are fine."""
-    prepared = prepare(config)
+    with remembering() as notes:
+        prepared = prepare(config)
     config = prepared.config
-    run = RunDir.create(Path(config.run.dir), config.run.name or _name(prepared))
-    with run.lock(), logging_to(run):
-        _record(run, prepared)
+    run = processes.shared(
+        prepared.base.device.type == "cpu",
+        lambda: RunDir.create(Path(config.run.dir), config.run.name or _name(prepared)),
+    )
+    with run.lock(), logging_to(run, notes):
         _train(run, prepared, resume=False)
+    processes.wait()
     return run
 
 
@@ -105,7 +111,7 @@ def resume(path: str | Path) -> RunDir:
 
     Raises ModelError if the run is finished, DataError if its data files have changed.
     """
-    run = RunDir.open(path)
+    run = RunDir.open(path) if processes.first() else processes.Watched(Path(path))
     with run.lock(), logging_to(run):
         manifest = run.manifest()
         if manifest.get("status") == "completed":
@@ -116,8 +122,11 @@ def resume(path: str | Path) -> RunDir:
             raise DataError("the data changed since the run began", "train a new run", changed[0])
         if prepared.base.hash() != manifest["base"]["hash"]:
             raise ModelError("the base model changed since the run began", "train a new run", prepared.base.name)
+        if processes.first():
+            _sweep(run.path)
         run.update_manifest(status="running")
         _train(run, prepared, resume=True)
+    processes.wait()
     return run
 
 
@@ -126,18 +135,35 @@ def resume(path: str | Path) -> RunDir:
 
 def _train(run: RunDir, prepared: Prepared, resume: bool) -> None:
     try:
+        if not resume:
+            _record(run, prepared)
         _work(run, prepared, resume)
     except (Interrupted, KeyboardInterrupt):
         run.update_manifest(status="interrupted")
         raise
-    except torch.OutOfMemoryError as error:
-        run.update_manifest(status="failed", problem="out of memory")
-        hint = "lower train.batch_size or train.micro_tokens, or set train.gradient_checkpointing=true"
-        raise ResourceError(f"out of memory: {error}", hint, str(run.path)) from None
-    except (TuneryError, OSError) as error:
+    except Exception as error:
         with suppress(TuneryError, OSError):  # a full disk must not hide what went wrong
             run.update_manifest(status="failed", problem=str(error))
+        if not run.manifest_file.exists():  # it cannot even say that it failed
+            shutil.rmtree(run.path, ignore_errors=True)
+        if _is_memory(error):
+            hint = "lower train.batch_size or train.micro_tokens, or set train.gradient_checkpointing=true"
+            raise ResourceError(f"out of memory: {error}", hint, str(run.path)) from None
         raise
+
+
+def _is_memory(error: Exception) -> bool:
+    """torch says it by a type of its own on a GPU, and by a plain RuntimeError on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process was writing."""
+    for path in folder.rglob(".*.part"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
@@ -162,8 +188,9 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
     if "test" in prepared.splits:
         test = _scores(prepared, model, "test", None)
         write_results(run, "test", prepared.splits["test"], task, test)
-    with writing(run.model) as scratch:
-        tuned.save(scratch)
+    if processes.first():
+        with writing(run.model) as scratch:
+            tuned.save(scratch)
     run.update_manifest(
         status="completed",
         finished=_now(),
@@ -187,7 +214,7 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool) -> 
     )
     if config.train.trackers:
         accelerator.init_trackers("tunery", {f"{s}.{k}": str(v) for s, d in config.dump().items() if isinstance(d, dict) for k, v in d.items()})
-    torch.manual_seed(config.train.seed + 2)
+    torch.manual_seed(config.train.seed + 2 + 1000 * accelerator.process_index)  # each its own dropout
     trainer = Trainer(
         tuned.model,
         prepared.task,
@@ -279,7 +306,6 @@ def _refuse_unknown(dataset: Dataset, task: Task, config: Config) -> None:
 def _check_writable(folder: Path) -> None:
     """Raises ResourceError before anything expensive if runs cannot be written there."""
     import os
-    import shutil
 
     at = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
     if not at.is_dir() or not os.access(at, os.W_OK):
@@ -297,6 +323,8 @@ def _name(prepared: Prepared) -> str:
 
 
 def _record(run: RunDir, prepared: Prepared) -> None:
+    if not processes.first():
+        return
     config, base = prepared.config, prepared.base
     run.write_config(_absolute(config))
     write_json(run.ledger_file, prepared.dataset.ledger.to_json())
@@ -313,7 +341,7 @@ def _record(run: RunDir, prepared: Prepared) -> None:
         threads=torch.get_num_threads(),
         seed=config.train.seed,
         base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
-        data=prepared.dataset.hashes,
+        data={str(Path(file).absolute()): digest for file, digest in prepared.dataset.hashes.items()},
         rows={name: len(split.examples) for name, split in prepared.splits.items()},
         probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunery.errors import DataError, ModelError
+from tunery.errors import DataError
 from tunery.protocols import IGNORE, Batch, Encoded, Example, Message, Strict, Task
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Instruct(Task):
     kinds: ClassVar[tuple[str, ...]] = ("text", "loss")
     monitor = "loss"
     output = "text"
+    families: ClassVar[tuple[str, ...]] = ("decoder",)
     default_max_length = 1024
 
     def __init__(self, config: Any) -> None:
@@ -51,12 +52,6 @@ class Instruct(Task):
         self._template = state["template"]
 
     def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
-        if base.family != "decoder":
-            raise ModelError(
-                f"task instruct needs a decoder; {base.name} is an {base.family}",
-                "use a chat model such as smollm2, or task=classify with this one",
-                "task.name",
-            )
         return base.load("causal_lm")  # type: ignore[no-any-return]
 
     def messages(self, example: Example) -> Sequence[Message]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunery.errors import DataError, ModelError
+from tunery.errors import DataError
 from tunery.protocols import IGNORE, Batch, Encoded, Example, Strict, Task
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ class LanguageModel(Task):
     kinds: ClassVar[tuple[str, ...]] = ("loss",)
     monitor = "loss"
     output = "text"
+    families: ClassVar[tuple[str, ...]] = ("decoder",)
     on_long = "window"
     default_max_length = 512
 
     def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
-        if base.family != "decoder":
-            raise ModelError(
-                f"task lm needs a decoder; {base.name} is an {base.family}", "use smollm2, for example", "task.name"
-            )
         return base.load("causal_lm")  # type: ignore[no-any-return]
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:

@@ -9,6 +9,7 @@ that resuming exactly needs.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,26 +25,13 @@ from tunery.data.batch import collate, micro_batches, plan_epoch
 from tunery.errors import ModelError
 from tunery.models import weights
 from tunery.models.attention import choose_attention
-from tunery.protocols import IGNORE, Encoded, Method, Task
+from tunery.protocols import Encoded, Method, Task
 from tunery.rundir import RunDir
 from tunery.train import checkpoint
 from tunery.train.optim import Optimizer, lr_factor
 from tunery.train.progress import Progress, StopRequest
 
 Evaluate = Callable[[], dict[str, float]]
-
-
-class Objective(nn.Module):
-    """Task and model as one module: what DDP wraps, so that any task's loss can be computed under it."""
-
-    def __init__(self, task: Task, model: nn.Module) -> None:
-        super().__init__()
-        self.task = task
-        self.model = model
-
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        loss, count, _ = self.task.loss(self.model, batch)
-        return loss, count
 
 
 @dataclass(slots=True)
@@ -98,7 +86,6 @@ class Trainer:
         self.evaluate_every = evaluate_every or self.steps_per_epoch
         self.warmup = round(config.warmup * self.total_steps) if config.warmup < 1 else int(config.warmup)
         self.optimizer = Optimizer(method.groups(model), config.lr, config.weight_decay)
-        self.objective = accelerator.prepare_model(Objective(task, model))
         self.now = Progression()
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
@@ -111,15 +98,16 @@ class Trainer:
         tokens = 0
         for batch in self._batches():
             choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device)
-            loss, targets = self.objective(batch)
+            loss, targets, _ = self.task.loss(self.model, batch)
             self.accelerator.backward(loss)
             self.optimizer.collect()
             loss_sum, count = loss_sum + float(loss.detach()), count + int(targets)
             tokens += int(batch["attention_mask"].sum())
-        loss_sum, count, tokens = self._over_processes(loss_sum, count, tokens)
+        if self.accelerator.num_processes > 1:
+            loss_sum, count, tokens = self._over_processes(loss_sum, count, tokens)
+            self.optimizer.add_up(lambda tensor: self.accelerator.reduce(tensor, "sum"))
         factor = lr_factor(self.config.schedule, self.now.step, self.total_steps, self.warmup)
-        # DDP has averaged the gradients over the processes; the loss is a sum over all of them.
-        norm = self.optimizer.step(self.accelerator.num_processes / max(count, 1), self.config.clip, factor)
+        norm = self.optimizer.step(1 / max(count, 1), self.config.clip, factor)
         self.now.step += 1
         self.method.after_step(self.model, self.now.step)
         self.now.targets += count
@@ -146,18 +134,23 @@ class Trainer:
             self._plan = (epoch, plan)
         numbers = self._plan[1][position]
         mine = numbers[self.accelerator.process_index :: self.accelerator.num_processes]
-        cuts = micro_batches(mine or numbers[:1], self.lengths, self.config.batch_size, self.config.micro_tokens)
-        rows = [[self.rows[i] for i in cut] for cut in cuts]
-        if not mine:  # every process must take part in DDP's sums; this one adds nothing to them
-            rows = [[_silent(row) for row in part] for part in rows]
-        return [collate(part, self.pad_id, self.accelerator.device) for part in rows]
+        cuts = micro_batches(mine, self.lengths, self.config.batch_size, self.config.micro_tokens)
+        return [collate([self.rows[i] for i in cut], self.pad_id, self.accelerator.device) for cut in cuts]
 
     def _over_processes(self, loss: float, count: int, tokens: int) -> tuple[float, int, int]:
-        if self.accelerator.num_processes == 1:
-            return loss, count, tokens
         values = torch.tensor([loss, count, tokens], dtype=torch.float64, device=self.accelerator.device)
         summed = self.accelerator.reduce(values, "sum").tolist()
         return summed[0], int(summed[1]), int(summed[2])
+
+    def _agreed(self, stop: StopRequest) -> bool:
+        """A signal may reach one process a step before the others; all must stop at the same one."""
+        if self.accelerator.num_processes == 1:
+            return stop.requested is not None
+        mine = torch.tensor(stop.requested or 0, device=self.accelerator.device)
+        agreed = int(self.accelerator.reduce(mine, "sum")) > 0
+        if agreed and stop.requested is None:
+            stop.requested = signal.SIGTERM
+        return agreed
 
     # -------------------------------------------------------------------------------------- the whole
 
@@ -176,7 +169,7 @@ class Trainer:
                     self.save()
             if self.config.checkpoint_every and self._due(self.config.checkpoint_every):
                 self.save()
-            if stop.requested and self.now.step < self.total_steps:
+            if self._agreed(stop) and self.now.step < self.total_steps:
                 self.save()
                 stop.leave(self.run.path)
         self._settle()
@@ -206,6 +199,7 @@ class Trainer:
 
     def _settle(self) -> None:
         """Put the weights in place that the run keeps."""
+        self.accelerator.wait_for_everyone()  # the first process may still be writing the best ones
         best = self.now.best_step
         if self.config.keep == "best" and best and best != self.now.step:
             tensors = checkpoint.read_best(self.run.checkpoints, best)
@@ -252,9 +246,3 @@ class Trainer:
         self.method.load_train_state(self.model, groups.get("method", {}))
         checkpoint.set_random_state(groups["random"])
         return True
-
-
-def _silent(row: Encoded) -> Encoded:
-    """The same row without any target."""
-    labels = None if row.labels is None else [IGNORE] * len(row.labels)
-    return Encoded(ids=row.ids, labels=labels, target=None, type_ids=row.type_ids)

@@ -8,7 +8,7 @@ fp32 parameters are their own masters.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +76,17 @@ class Optimizer:
             else:
                 master.grad += parameter.grad
             parameter.grad = None
+
+    def add_up(self, over_processes: Callable[[Tensor], Tensor]) -> None:
+        """Sum the collected gradients over all processes, once a step and in fp32.
+
+        A parameter that no process used (the pooler of a mean-pooled encoder) keeps no gradient, as in one process.
+        """
+        used = torch.tensor([m.grad is not None for m in self.masters], dtype=torch.float32)
+        users = over_processes(used.to(self.masters[0].device)).tolist()
+        for master, count in zip(self.masters, users, strict=True):
+            if count:
+                master.grad = over_processes(torch.zeros_like(master) if master.grad is None else master.grad)
 
     def step(self, scale: float, clip: float, factor: float) -> float:
         """Scale the collected gradients, clip them, update, and round back into the model.

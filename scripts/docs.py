@@ -1,0 +1,226 @@
+"""Generate docs/cli.md and the marked tables of the other documents from the code.
+
+``python scripts/docs.py`` writes; with ``--check`` nothing is written, stale files are named and the exit code is 1.
+A marked table stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``. In one that is called
+``NAME:zh`` the last column is written by hand, in Chinese, and kept; a row that is new there starts in English.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunery import config, errors, registry
+from tunery.cli._app import tunery
+from tunery.data import templates
+from tunery.models import packs
+from tunery.protocols import Strict
+
+ROOT = Path(__file__).resolve().parent.parent
+CLI = ROOT / "docs" / "cli.md"
+MARK = re.compile(r"(<!-- generated:([\w:-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+ZH = {"name": "名称", "formats": "数据格式", "needs": "必需列", "may have": "可选列", "task": "默认任务"}
+ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning": "含义", "verb": "命令", "does": "作用"}
+ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量", "licence": "许可"}
+Rows = list[list[str]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    stale = []
+    for path, text in documents():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if old != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if "--check" not in arguments:
+                path.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: stale, run python scripts/docs.py" if "--check" in arguments else f"{name}: written")
+    return 1 if stale and "--check" in arguments else 0
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Every generated document with the text that it should have."""
+    yield CLI, cli_page()
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]:
+        if path != CLI:
+            text = path.read_text(encoding="utf-8")
+            yield path, MARK.sub(lambda match: match[1] + block(match[2], match[0]) + match[3], text)
+
+
+def block(name: str, old: str) -> str:
+    """A table by name. ``old``: what stands there now, for the texts that are kept."""
+    name, _, language = name.partition(":")
+    if name not in TABLES:
+        raise SystemExit(f"no table is called {name!r}; known: {', '.join(TABLES)}")
+    head, rows = TABLES[name]()
+    if language != "zh":
+        return table(head, rows)
+    kept = {cells[0]: cells[-1] for line in old.splitlines() if (cells := _cells(line))}
+    return table([ZH.get(title, title) for title in head], [[*row[:-1], kept.get(row[0], row[-1])] for row in rows])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(line: str) -> list[str]:
+    parts = [part.strip().replace("\\|", "|") for part in re.split(r"(?<!\\)\|", line)]
+    return parts[1:-1] if len(parts) > 2 else []
+
+
+def code(values: Sequence[str]) -> str:
+    return ", ".join(f"`{value}`" for value in values) or "–"
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def _each(kind: registry.Kind) -> list[Any]:
+    return [registry.get(kind, name) for name in registry.names(kind)]
+
+
+def methods() -> tuple[list[str], Rows]:
+    rows = [[f"`{m.name}`", m.saves, "yes" if m.merges else "no", m.paper, m.summary] for m in _each("method")]
+    return ["name", "saves", "merges", "paper", "summary"], rows
+
+
+def tasks() -> tuple[list[str], Rows]:
+    rows = [[f"`{t.name}`", code(t.formats), code(t.metrics), t.summary] for t in _each("task")]
+    return ["name", "formats", "metrics", "summary"], rows
+
+
+def formats() -> tuple[list[str], Rows]:
+    found = _each("format")
+    rows = [[f"`{f.name}`", code(f.columns), code(f.optional), f"`{f.task}`", f.summary] for f in found]
+    return ["name", "needs", "may have", "task", "summary"], rows
+
+
+def metrics() -> tuple[list[str], Rows]:
+    rows = [
+        [f"`{n.name}`", m.kind, "higher" if n.higher_is_better else "lower", n.summary]
+        for m in _each("metric")
+        for n in m.numbers
+    ]
+    return ["number", "for", "better", "summary"], rows
+
+
+def pack_list() -> tuple[list[str], Rows]:
+    rows = [
+        [f"`{p.name}`", f"`{p.requirement}`", f"{p.parameters / 1e6:.1f} M", p.licence, p.summary]
+        for p in packs.PACKS.values()
+    ]
+    return ["name", "package", "parameters", "licence", "summary"], rows
+
+
+def exit_codes() -> tuple[list[str], Rows]:
+    rows = [["0", "Done."], ["1", "A defect in tunery; the message names the file to report."]]
+    classes = sorted(errors.TuneryError.__subclasses__(), key=lambda error: error.code)
+    return ["code", "meaning"], rows + [[str(error.code), inspect.cleandoc(error.__doc__ or "")] for error in classes]
+
+
+def verbs() -> tuple[list[str], Rows]:
+    found = [(name, command) for name, command, _ in _commands()]
+    return ["verb", "does"], [[f"`{n}`", inspect.cleandoc(c.help or "").split("\n\n")[0]] for n, c in found]
+
+
+def template_names() -> tuple[list[str], Rows]:
+    def rendered(text: str) -> str:
+        import jinja2
+
+        turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
+        return jinja2.Template(text, autoescape=True).render(messages=turns, eos_token="END").strip()
+
+    rows = [[f"`{n}`", f"`{json.dumps(rendered(t), ensure_ascii=False)}`"] for n, t in templates.TEMPLATES.items()]
+    return ["name", "summary"], rows
+
+
+TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
+    "methods": methods,
+    "tasks": tasks,
+    "formats": formats,
+    "metrics": metrics,
+    "packs": pack_list,
+    "exit-codes": exit_codes,
+    "verbs": verbs,
+    "templates": template_names,
+}
+
+
+# --------------------------------------------------------------------------------------------- cli.md
+
+
+def cli_page() -> str:
+    parts = [
+        "# Command line and configuration\n\nGenerated by `python scripts/docs.py`; changes by hand are lost.\n\n"
+        "Every verb takes `--json`: one JSON value on stdout, everything else on stderr. An error is then\n"
+        '`{"error": {"problem", "where", "hint", "code"}}`.\n',
+        f"## Exit codes\n\n{table(*exit_codes())}",
+        f"## Verbs\n\n{table(*verbs())}",
+        *(_verb(*each) for each in _commands()),
+        "## Configuration keys\n\nIn `tunery.yaml`, or on the command line as `section.key=value` (YAML syntax).\n",
+        *(f"### {name}\n\n{keys(name, model)}" for name, model in config.SECTIONS.items()),
+    ]
+    for kind in ("task", "method"):
+        head = "Beside `name`, each has keys of its own.\n"
+        parts.append(f"### {kind}\n\n{head}\n" + table(*(tasks() if kind == "task" else methods())))
+        for name in registry.names(kind):
+            parts.append(f"#### {kind}={name}\n\n{keys(kind, registry.config_class(kind, name))}")
+    parts += [f"## Formats\n\n{table(*formats())}", f"## Metrics\n\n{table(*metrics())}"]
+    parts.append(f"## Chat templates\n\n`task.template` of task `instruct`.\n\n{table(*template_names())}")
+    parts.append(f"## Model packs\n\n{table(*pack_list())}")
+    return "\n".join(parts)
+
+
+def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:
+    group = click.Context(tunery, info_name="tunery")
+    for name in tunery.list_commands(group):
+        command = tunery.get_command(group, name)
+        assert command is not None
+        yield name, command, click.Context(command, info_name=name, parent=group)
+
+
+def _verb(name: str, command: click.Command, context: click.Context) -> str:
+    usage = " ".join(command.collect_usage_pieces(context))
+    records = [p.get_help_record(context) for p in command.get_params(context) if isinstance(p, click.Option)]
+    options = [[f"`{record[0]}`", " ".join(record[1].split())] for record in records if record]
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+    return f"### tunery {name}\n\n```text\ntunery {name} {usage}\n```\n\n{text}\n\n{table(['option', 'help'], options)}"
+
+
+def keys(section: str, model: type[Strict]) -> str:
+    """A table of a section's keys."""
+    fields = model.model_json_schema()["properties"]
+    rows = []
+    for key, field in model.model_fields.items():
+        if section in ("task", "method") and key == "name":
+            continue
+        default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
+        rows.append([f"`{section}.{key}`", f"`{default}`", values(fields[key]), field.description or ""])
+    return table(["key", "default", "values", "help"], rows) if rows else "No keys of its own.\n"
+
+
+def values(schema: dict[str, Any]) -> str:
+    """What a key may be, from its JSON schema, in words."""
+    if "anyOf" in schema:
+        return " or ".join(values(option) for option in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return code([str(value) for value in schema.get("enum", [schema.get("const")])])
+    kind = str(schema.get("type", "any"))
+    if kind == "array":
+        return f"list of {values(schema['items'])}"
+    words = {"string": "text", "object": "mapping", "boolean": "true, false"}
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([words.get(kind, kind), ", ".join(bounds)]).strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

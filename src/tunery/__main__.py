@@ -1,0 +1,7 @@
+"""``python -m tunery`` is ``tunery``."""
+
+from __future__ import annotations
+
+from tunery.cli import main
+
+main()

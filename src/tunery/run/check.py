@@ -1,0 +1,260 @@
+"""What a configuration would train on: rows, splits, tokens, targets and everything odd about them.
+
+Nothing is trained and no weights are loaded, only the tokenizer. Where training would stop at the first
+row it cannot use, this goes on with the good ones and reports all of them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tunery import registry, scoring
+from tunery.config import Config
+from tunery.data import findings
+from tunery.data.ledger import Ledger
+from tunery.errors import DataError
+from tunery.models.load import Base, open_base
+from tunery.protocols import Example, Task
+from tunery.run.dataset import SPLITS, Dataset, load_dataset
+from tunery.run.encode import Split, encode_split, max_length
+from tunery.rundir import writing
+
+REFUSED = 3
+"""Exit code where ``train`` would refuse the data."""
+_UNCUT = 1 << 30  # tokens: no row is longer
+_DROP_NOTE = "(data.on_bad_row=drop)"
+
+
+@dataclass(slots=True)
+class Inspection:
+    """All that training would know before it loads weights."""
+
+    config: Config
+    """As given, but lenient: bad and (with ``on_long=error``) too long rows are dropped, so that all are found."""
+    dataset: Dataset
+    task: Task
+    base: Base
+    length: int
+    refusal: DataError | None = None
+    """What ``Task.fit`` says against rows that had to be left out."""
+
+
+def inspect(config: Config, splits: Sequence[str] = SPLITS) -> Inspection:
+    """Read the data, fit the task, open the tokenizer. Raises TuneryError as ``train`` does.
+
+    Raises DataError only where no usable rows are left.
+    """
+    lenient = _lenient(config)
+    dataset = load_dataset(lenient.data, config.task_name, config.train.seed, splits)
+    if config.data.on_bad_row == "error":
+        dataset.notes = [note for note in dataset.notes if not note.endswith(_DROP_NOTE)]
+    section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
+    task: Task = registry.get("task", dataset.task)(section)
+    refusal = _fit(task, dataset, config.data.labels)
+    if config.eval.metrics:
+        scoring.check(config.eval.metrics, task.kinds)
+    base = open_base(config.model)
+    length = max_length(config.data.max_length, task, base)
+    return Inspection(lenient, dataset, task, base, length, refusal)
+
+
+def check(config: Config, ledger_file: str | Path | None = None) -> dict[str, Any]:
+    """What ``tunery check --json`` prints, and ``exit_code``: 0, or 3 where ``train`` would refuse the data.
+
+    Args:
+        config: as for ``train``.
+        ledger_file: CSV to write with the bucket of every input row.
+    """
+    found = inspect(config)
+    ledger = found.dataset.ledger
+    splits = {
+        name: encode_split(name, rows, found.task, found.base.tokenizer, found.config.data, found.length, ledger)
+        for name, rows in found.dataset.splits.items()
+    }
+    if ledger_file is not None:
+        write_ledger(ledger, Path(ledger_file))
+    lengths = {name: _lengths(split, found) for name, split in splits.items()}
+    refused = _refused(found, config)
+    summary = ledger.summary()
+    return {
+        **{key: summary[key] for key in ("rows_read", "used", "splits", "dropped")},
+        "findings": list(_findings(found, splits)),
+        "supervised_tokens": sum(split.supervised for split in splits.values()),
+        "truncated": sum(split.truncated for split in splits.values()),
+        "windows": sum(split.windows for split in splits.values()),
+        "labels": _label_counts(splits, found.task),
+        "lengths": quantiles([n for part in lengths.values() for n in part]),
+        "max_length": found.length,
+        "format": found.dataset.format,
+        "columns": found.dataset.columns,
+        "task": found.task.name,
+        "model": found.base.name,
+        "details": {name: _details(split, lengths[name]) for name, split in splits.items()},
+        "notes": found.dataset.notes,
+        "refused": refused.as_dict() if refused else None,
+        "exit_code": REFUSED if refused else 0,
+    }
+
+
+def write_ledger(ledger: Ledger, path: Path) -> None:
+    """CSV with the columns where, split, bucket, note. Raises ResourceError."""
+    with writing(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["where", "split", "bucket", "note"])
+        table.writerows([e.where, e.split, e.bucket, e.note] for e in ledger.entries())
+
+
+def quantiles(lengths: Sequence[int]) -> dict[str, int]:
+    """Of tokens per row; nearest ranks, so that each is the length of a row.
+
+    >>> quantiles([3, 1, 2])
+    {'min': 1, 'median': 2, 'p95': 3, 'max': 3}
+    """
+    ordered = sorted(lengths)
+    last = len(ordered) - 1
+    shares = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {name: ordered[round(share * last)] for name, share in shares.items()} if ordered else {}
+
+
+# ------------------------------------------------------------------------------------------------ leniency
+
+
+def _lenient(config: Config) -> Config:
+    long = "drop" if config.data.on_long == "error" else config.data.on_long
+    data = config.data.model_copy(update={"on_bad_row": "drop", "on_long": long})
+    return config.model_copy(update={"data": data})
+
+
+def _fit(task: Task, dataset: Dataset, labels: Sequence[str] | None) -> DataError | None:
+    """Fit on the rows that can be fitted; those that cannot go to the ledger. Returns what training would say."""
+    train = dataset.splits["train"]
+    try:
+        task.fit(train, labels)
+    except DataError as error:
+        problems = [(example, task.check(example)) for example in train]
+        kept = [example for example, problem in problems if problem is None]
+        if not kept or len(kept) == len(train):
+            raise
+        for example, problem in problems:
+            if problem is not None:
+                dataset.ledger.move(example.where, "dropped:bad", problem, split="train")
+        dataset.splits["train"] = kept
+        task.fit(kept, labels)
+        return error
+    return None
+
+
+def _refused(found: Inspection, config: Config) -> DataError | None:
+    """What training would say, in its own order: bad rows, rows the task cannot fit, too long rows."""
+    dropped = [entry for entry in found.dataset.ledger.entries() if entry.bucket.startswith("dropped:")]
+    bad = [entry for entry in dropped if entry.bucket == "dropped:bad"]
+    if bad and config.data.on_bad_row == "error":
+        rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+        hint = "correct them, or leave such rows out with data.on_bad_row=drop"
+        return DataError(f"{rows} cannot be used; the first: {bad[0].note}", hint, bad[0].where)
+    if found.refusal is not None:
+        return found.refusal
+    long = [entry for entry in dropped if entry.bucket == "dropped:too_long"]
+    if long and config.data.on_long == "error":
+        rows = "1 row is" if len(long) == 1 else f"{len(long)} rows are"
+        hint = "raise data.max_length or set data.on_long=truncate"
+        return DataError(f"{rows} longer than {found.length} tokens (data.on_long=error)", hint, long[0].where)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ findings
+
+
+def _findings(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
+    for entry in found.dataset.ledger.entries():
+        kind = {"dropped:bad": "bad_row", "dropped:too_long": "too_long"}.get(entry.bucket)
+        if kind is not None:
+            yield {"kind": kind, "file": entry.file, "line": entry.line, "message": entry.note}
+    yield from _cut(found, splits)
+    if found.task.output == "text":
+        yield from _template(found, splits)
+    examples = {name: split.examples for name, split in splits.items()}
+    for finding in findings.find(examples, classes="numbers" not in found.task.kinds):
+        yield finding.as_dict()
+
+
+def _cut(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
+    """One finding a split: that tokens are cut off is a matter of max_length, not of a single row."""
+    for name, split in splits.items():
+        first = next((split.examples[row.row] for row in split.rows if row.truncated), None)
+        if first is not None:
+            message = f"{split.truncated} of {len(split.examples)} {name} rows are cut to {found.length} tokens"
+            yield _about(first, "truncated", message)
+
+
+def _template(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
+    """What is generated from must be a prefix of what is trained on, and the answer's end must be learnt.
+
+    Both are faults of a template, not of a row: one finding each, at the first row that shows it.
+    """
+    stops = set(found.task.stop_ids(found.base.tokenizer))
+    faults: dict[str, list[Example]] = {"prompt_mismatch": [], "no_end": []}
+    for split in splits.values():
+        for row in split.rows:
+            example = split.examples[row.row]
+            if not example.messages or example.messages[-1].role != "assistant":
+                continue
+            prompt = found.task.prompt(example, found.base.tokenizer, _UNCUT)
+            if prompt[: len(row.ids)] != row.ids[: len(prompt)]:
+                faults["prompt_mismatch"].append(example)
+            if not row.truncated and stops.isdisjoint((row.labels or ())[len(prompt) :]):
+                faults["no_end"].append(example)
+    messages = {
+        "prompt_mismatch": "the question becomes other tokens with its answer than without: the tuned model will be "
+        "asked in a way it has not learnt; change task.template",
+        "no_end": "the answer ends without a token that stops generation; change task.template",
+    }
+    for kind, examples in faults.items():
+        if examples:
+            yield _about(examples[0], kind, f"{messages[kind]} ({len(examples)} rows)")
+
+
+def _about(example: Example, kind: str, message: str) -> dict[str, Any]:
+    return {"kind": kind, "file": example.file, "line": example.line, "message": message}
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def _lengths(split: Split, found: Inspection) -> list[int]:
+    """Tokens of every row as it would be uncut: that is what max_length is chosen by."""
+    lengths = []
+    for index, parts in groupby(split.rows, key=lambda row: row.row):
+        rows = list(parts)
+        if len(rows) > 1 or rows[0].truncated or len(rows[0].ids) == found.length:
+            rows = found.task.encode(split.examples[index], found.base.tokenizer, _UNCUT)
+        lengths.append(len(rows[0].ids))
+    return lengths
+
+
+def _details(split: Split, lengths: Sequence[int]) -> dict[str, Any]:
+    return {
+        "rows": len(split.examples),
+        "tokens": sum(len(row.ids) for row in split.rows),
+        "supervised_tokens": split.supervised,
+        "truncated": split.truncated,
+        "windows": split.windows,
+        "lengths": quantiles(lengths),
+    }
+
+
+def _label_counts(splits: Mapping[str, Split], task: Task) -> dict[str, dict[str, int]]:
+    """{split: {label: rows}}, the most frequent first; empty for tasks without classes."""
+    if "numbers" in task.kinds:
+        return {}
+    counts = {
+        name: Counter(label for example in split.examples for label in findings.labels_of(example))
+        for name, split in splits.items()
+    }
+    return {name: dict(counter.most_common()) for name, counter in counts.items() if counter}
