@@ -2,7 +2,8 @@
 
 ``python scripts/docs.py`` writes; with ``--check`` nothing is written, stale files are named and the exit code is 1.
 A marked table stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``. In one that is called
-``NAME:zh`` the last column is written by hand, in Chinese, and kept; a row that is new there starts in English.
+``NAME:zh`` the last column is written by hand, in Chinese, and kept; a row that is new there starts in English, and
+columns without a Chinese title are left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ CLI = ROOT / "docs" / "cli.md"
 MARK = re.compile(r"(<!-- generated:([\w:-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 ZH = {"name": "名称", "formats": "数据格式", "needs": "必需列", "may have": "可选列", "task": "默认任务"}
 ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning": "含义", "verb": "命令", "does": "作用"}
-ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量", "licence": "许可"}
+ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量"}
+ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
+ZH |= {"lower": "越低越好", "classes": "分类", "multilabel": "多标签", "text": "文本", "numbers": "数值", "loss": "损失"}
 Rows = list[list[str]]
 
 
@@ -57,13 +61,17 @@ def documents() -> Iterator[tuple[Path, str]]:
 def block(name: str, old: str) -> str:
     """A table by name. ``old``: what stands there now, for the texts that are kept."""
     name, _, language = name.partition(":")
+    if name == "layers":
+        return layers()
     if name not in TABLES:
-        raise SystemExit(f"no table is called {name!r}; known: {', '.join(TABLES)}")
+        raise SystemExit(f"no table is called {name!r}; known: layers, {', '.join(TABLES)}")
     head, rows = TABLES[name]()
     if language != "zh":
         return table(head, rows)
     kept = {cells[0]: cells[-1] for line in old.splitlines() if (cells := _cells(line))}
-    return table([ZH.get(title, title) for title in head], [[*row[:-1], kept.get(row[0], row[-1])] for row in rows])
+    shown = [i for i, title in enumerate(head) if title in ZH]
+    texts = [[*(ZH.get(cell, cell) for cell in row[:-1]), kept.get(row[0], row[-1])] for row in rows]
+    return table([ZH[head[i]] for i in shown], [[row[i] for i in shown] for row in texts])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -136,10 +144,26 @@ def template_names() -> tuple[list[str], Rows]:
         import jinja2
 
         turns = [{"role": "user", "content": "QUESTION"}, {"role": "assistant", "content": "ANSWER"}]
-        return jinja2.Template(text, autoescape=True).render(messages=turns, eos_token="END").strip()
+        return str(jinja2.Template(text).render(messages=turns, eos_token="END")).strip()  # noqa: S106
 
     rows = [[f"`{n}`", f"`{json.dumps(rendered(t), ensure_ascii=False)}`"] for n, t in templates.TEMPLATES.items()]
     return ["name", "summary"], rows
+
+
+def learning_rates() -> tuple[list[str], Rows]:
+    """What each method starts from with its own default keys."""
+    sizes = [("encoder, 23 M", 22_713_216, "encoder"), ("decoder, 135 M", 134_515_008, "decoder")]
+    sizes.append(("decoder, 7 B", 7_000_000_000, "decoder"))
+    made = {method.name: method(method.Config()) for method in _each("method")}
+    rows = [[f"`{name}`", *(f"{m.default_lr(n, family):g}" for _, n, family in sizes)] for name, m in made.items()]
+    return ["method", *(title for title, *_ in sizes)], rows
+
+
+def layers() -> str:
+    """The contract of import-linter, top layer first."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = next(c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    return "```text\n" + "".join(f"{line.replace('tunery.', '')}\n" for line in contract["layers"]) + "```\n"
 
 
 TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
@@ -151,6 +175,7 @@ TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "exit-codes": exit_codes,
     "verbs": verbs,
     "templates": template_names,
+    "learning-rates": learning_rates,
 }
 
 
@@ -203,7 +228,8 @@ def keys(section: str, model: type[Strict]) -> str:
         if section in ("task", "method") and key == "name":
             continue
         default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
-        rows.append([f"`{section}.{key}`", f"`{default}`", values(fields[key]), field.description or ""])
+        text = (field.description or "").replace("*", "\\*")
+        rows.append([f"`{section}.{key}`", f"`{default}`", values(fields[key]), text])
     return table(["key", "default", "values", "help"], rows) if rows else "No keys of its own.\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -143,25 +144,68 @@ def losses(run: Run) -> list[float]:
 
 
 def _one_cpu() -> None:
-    """The child runs on one CPU, so that it takes one thread (see ``machine.cpus``)."""
+    """The process runs on one CPU, so that it takes one thread (see ``machine.cpus``)."""
     os.sched_setaffinity(0, {random.SystemRandom().choice(sorted(os.sched_getaffinity(0)))})
 
 
-def start(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """``tunery …`` in a process of its own."""
-    return subprocess.Popen(
+def command(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """``tunery …`` in a fresh process, which takes seconds to import torch → exit code, stdout, stderr."""
+    done = subprocess.run(
         [sys.executable, "-c", "from tunery.cli import main; main()", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=120,
         preexec_fn=_one_cpu,
     )
+    return done.returncode, done.stdout, done.stderr
 
 
-def command(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """``tunery …`` to its end → exit code, stdout, stderr."""
-    process = start(*arguments, cwd=cwd, env=env)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+class Child:
+    """``tunery …`` in a process of its own, forked from one that has imported everything: starts in a moment."""
+
+    _context: Any = None
+    _preloaded = (
+        "tunery.cli", "tunery.run.run", "peft", "sklearn.metrics", "transformers.models.bert.modeling_bert",
+        "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2", "small",
+    )  # fmt: skip
+
+    def __init__(self, *arguments: str | Path, cwd: Path) -> None:
+        if Child._context is None:
+            Child._context = multiprocessing.get_context("forkserver")
+            Child._context.set_forkserver_preload(list(self._preloaded))
+        number = len(list(cwd.glob("child-*.out")))
+        self._out, self._err = cwd / f"child-{number}.out", cwd / f"child-{number}.err"
+        self._out.touch()
+        self._err.touch()
+        self._process = Child._context.Process(
+            target=_child, args=([str(a) for a in arguments], str(cwd), str(self._out), str(self._err))
+        )
+        self._process.start()
+
+    @property
+    def running(self) -> bool:
+        return bool(self._process.is_alive())
+
+    def send(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait → exit code (negative: the signal it died of), stdout, stderr."""
+        self._process.join(120)
+        code = self._process.exitcode
+        assert code is not None, "still running"
+        return code, self._out.read_text(encoding="utf-8"), self._err.read_text(encoding="utf-8")
+
+
+def _child(arguments: list[str], cwd: str, out: str, err: str) -> None:
+    from tunery.cli import main
+
+    os.chdir(cwd)
+    _one_cpu()
+    for path, number in ((out, 1), (err, 2)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    main(arguments)

@@ -42,7 +42,7 @@ def generate(
     on_token: Callable[[int, int], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """Answers to prompts, without the token that ended them.
+    """Answers to prompts, without the token that ended them. An answer also ends where the model's positions do.
 
     Args:
         prompts: token ids; none may be empty.
@@ -77,6 +77,7 @@ def _decode(
     from transformers import DynamicCache
 
     device = next(model.parameters()).device
+    longest = _positions(model.config)
     ids, mask = _pad_left([prompts[i] for i in batch], device)
     rows = [_Row(i, list(prompts[i]), _random(sampling, i, device)) for i in batch]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -91,6 +92,7 @@ def _decode(
         for i in going:
             rows[i].tokens.append(chosen[i])
             yield rows[i].index, chosen[i]
+        going = [i for i in going if len(rows[i].tokens) <= longest]
         if not going:
             return
         if len(going) < len(rows):
@@ -101,6 +103,12 @@ def _decode(
         ids = torch.tensor(chosen, device=device).unsqueeze(1)
         mask = torch.cat([mask, mask.new_ones((len(rows), 1))], 1)
         positions = positions[:, -1:] + 1
+
+
+def _positions(config: Any) -> int:
+    """The longest text, question and answer together, that a model can read."""
+    found = (getattr(config, key, None) for key in ("max_position_embeddings", "n_positions"))
+    return min((n for n in found if isinstance(n, int)), default=1 << 30)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ The wrapper hangs on the model outside of torch's module registry (it contains t
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,17 @@ def attach(model: nn.Module, config: Any) -> None:
 def save(model: nn.Module, folder: Path) -> None:
     """``adapter_config.json`` and ``adapter_model.safetensors``, as plain peft reads them."""
     handle(model).save_pretrained(folder, save_embedding_layers=False)
+    _sort_targets(folder / "adapter_config.json")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
+
+
+def _sort_targets(path: Path) -> None:
+    """Peft writes sets in the order of the process's hash seed; the same run must give the same bytes."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(values.get(key), list):
+            values[key] = sorted(values[key])
+    path.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load(model: nn.Module, folder: Path, name: str) -> None:

@@ -1,0 +1,45 @@
+# `make demo` and `make test` need nothing but Python >= 3.11 and pip's registry.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint real bench docs clean install
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "pip>=25.1"
+	$(PIP) -c constraints.txt torch==2.13.0
+	$(PIP) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install  ## fine-tune smollm2 on the invented shop's questions and compare it with the base model
+	$(BIN)/tunery models pull smollm2
+	$(BIN)/python scripts/demo.py
+
+test: install lint  ## everything that CI checks
+	$(BIN)/tunery models pull smollm2 minilm
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/docs.py --check
+
+docs: install  ## regenerate the tables in the documentation
+	$(BIN)/python scripts/docs.py
+
+real: install  ## accuracies on the real data sets (about half an hour)
+	$(BIN)/tunery models pull minilm
+	$(BIN)/python benchmarks/accuracy.py
+
+bench: install  ## speed and memory beside transformers.Trainer (about half an hour)
+	$(BIN)/tunery models pull smollm2
+	$(BIN)/python benchmarks/sft.py
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
