@@ -19,26 +19,26 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
 
-SST2 = {"folder": "sst2_en_sentiment"}
-BANKING = {"folder": "banking77_en_intent"}
-EXPERIMENTS: dict[str, dict[str, object]] = {
-    "sst2-full": {**SST2, "target": 0.87, "settings": ["method=full", "train.lr=1e-4", "train.epochs=2"]},
-    "sst2-last2": {**SST2, "target": 0.85, "settings": ["method=freeze", "method.layers=2", "train.lr=2e-4", "train.epochs=3"]},
-    "sst2-lora": {**SST2, "target": 0.865, "settings": ["method=lora", "train.lr=1e-3", "train.epochs=2"]},
-    "sst2-head": {**SST2, "target": 0.79, "settings": ["method=freeze", "method.layers=0", "train.lr=1e-2", "train.epochs=3"]},
-    "banking77-full": {**BANKING, "target": 0.90, "settings": ["method=full", "train.lr=2e-4", "train.epochs=5"]},
-    "banking77-lora": {**BANKING, "target": 0.90, "settings": ["method=lora", "train.lr=2e-3", "train.epochs=4"]},
-}  # fmt: skip
+SST2, BANKING = "sst2_en_sentiment", "banking77_en_intent"
+EXPERIMENTS: dict[str, tuple[str, float, list[str]]] = {
+    "sst2-full": (SST2, 0.87, ["method=full", "train.lr=1e-4", "train.epochs=2"]),
+    "sst2-last2": (SST2, 0.85, ["method=freeze", "method.layers=2", "train.lr=2e-4", "train.epochs=3"]),
+    "sst2-lora": (SST2, 0.865, ["method=lora", "train.lr=1e-3", "train.epochs=2"]),
+    "sst2-head": (SST2, 0.79, ["method=freeze", "method.layers=0", "train.lr=1e-2", "train.epochs=3"]),
+    "banking77-full": (BANKING, 0.90, ["method=full", "train.lr=2e-4", "train.epochs=5"]),
+    "banking77-lora": (BANKING, 0.90, ["method=lora", "train.lr=2e-3", "train.epochs=4"]),
+}
+"""Name → data set, accuracy asked for, settings."""
 
 
 def run(name: str, seed: int, folder: Path) -> dict[str, float]:
     """One training → validation and test accuracy, seconds."""
-    experiment = EXPERIMENTS[name]
-    data = DATA / str(experiment["folder"])
+    folder_name, _, settings = EXPERIMENTS[name]
+    data = DATA / folder_name
     command = [
         sys.executable, "-m", "tunery", "train", "--json", "model=minilm", "task=classify",
         *(f"data.{split}={data / split}.jsonl" for split in ("train", "validation", "test")),
-        "train.batch_size=32", f"train.seed={seed}", f"run.dir={folder}", *experiment["settings"],
+        "train.batch_size=32", f"train.seed={seed}", f"run.dir={folder}", *settings,
     ]  # fmt: skip
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return {
@@ -61,12 +61,12 @@ def main() -> None:
             runs = {seed: run(name, seed, Path(folder)) for seed in args.seeds}
         median = statistics.median(found["test"] for found in runs.values())
         results[name] = {
-            "settings": EXPERIMENTS[name]["settings"],
-            "target": EXPERIMENTS[name]["target"],
+            "settings": EXPERIMENTS[name][2],
+            "target": EXPERIMENTS[name][1],
             "test_accuracy_median": median,
             "runs": runs,
         }
-        print(f"{name}: {median:.4f} (target {EXPERIMENTS[name]['target']})", flush=True)
+        print(f"{name}: {median:.4f} (target {EXPERIMENTS[name][1]})", flush=True)
         target.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

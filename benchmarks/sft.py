@@ -75,7 +75,8 @@ def main() -> None:
     }
     for name in ("tokens_per_second", "seconds", "peak_memory_bytes", "validation_loss"):
         print(f"{name:20} tunery {ours[name]:>16.4f}   trainer {theirs[name]:>16.4f}")
-    print(f"speed {result['speed_ratio']:.2f}x, memory {result['memory_ratio']:.2f}x, loss {result['loss_difference']:+.2%}")
+    speed, memory = result["speed_ratio"], result["memory_ratio"]
+    print(f"speed {speed:.2f}x, memory {memory:.2f}x, loss {result['loss_difference']:+.2%}")
     target = REPOSITORY / "docs" / "benchmarks" / "sft.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

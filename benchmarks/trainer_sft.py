@@ -49,7 +49,9 @@ def validation_loss(model, data: list[dict[str, list[int]]]) -> float:
     for row in data:
         ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
         logits = model(input_ids=ids).logits[:, :-1].float()
-        total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"))
+        total += float(
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        )
         count += int((labels[:, 1:] != -100).sum())
     return total / count
 
@@ -84,7 +86,10 @@ def main() -> None:
             seed=42,
         )
         trainer = Trainer(
-            model=model, args=arguments, train_dataset=train, data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True)
+            model=model,
+            args=arguments,
+            train_dataset=train,
+            data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
         )
         began = time.perf_counter()
         trainer.train()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tunery
-from tunery.scoring import score
 from tunery.protocols import Scored
+from tunery.scoring import score
 
 SHOWN = 8
 
@@ -27,7 +27,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def share(rows: list[dict[str, Any]]) -> float:
     """Of answers that contain their key fact."""
-    scored = Scored([r["prediction"] for r in rows], [r["reference"] for r in rows], [tuple(r["contains"]) for r in rows])
+    scored = Scored(
+        [r["prediction"] for r in rows], [r["reference"] for r in rows], [tuple(r["contains"]) for r in rows]
+    )
     return score(scored, ["contains"], ("text",))["contains"]
 
 
@@ -43,7 +45,9 @@ def main() -> int:
     parser.add_argument("--config", default="examples/support.yaml")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log = logging.getLogger("tunery")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     run = tunery.train(config=args.config, overrides=args.overrides)
     base = read(run.path / "eval" / "test-base" / "predictions.jsonl")
     tuned = read(run.path / "eval" / "test" / "predictions.jsonl")
@@ -57,7 +61,8 @@ def main() -> int:
             before, after = (share([rows[i] for i in numbers]) for rows in (base, tuned))
             print(f"  {language} ({len(numbers)}): base {before:.2f}, tuned {after:.2f}")
     manifest = run.manifest
-    print(f"\ntrained in {manifest['seconds']:.0f} s at {manifest['tokens_per_second']:.0f} tokens/s; the run is {run.path}")
+    seconds, speed = manifest["seconds"], manifest["tokens_per_second"]
+    print(f"\ntrained in {seconds:.0f} s at {speed:.0f} tokens/s; the run is {run.path}")
     return 0
 
 

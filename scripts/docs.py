@@ -32,7 +32,14 @@ ZH = {"name": "名称", "formats": "数据格式", "needs": "必需列", "may ha
 ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning": "含义", "verb": "命令", "does": "作用"}
 ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量"}
 ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
-ZH |= {"lower": "越低越好", "classes": "分类", "multilabel": "多标签", "text": "文本", "numbers": "数值", "loss": "损失"}
+ZH |= {
+    "lower": "越低越好",
+    "classes": "分类",
+    "multilabel": "多标签",
+    "text": "文本",
+    "numbers": "数值",
+    "loss": "损失",
+}
 Rows = list[list[str]]
 
 

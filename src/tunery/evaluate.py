@@ -35,7 +35,7 @@ class Settings:
     batch_size: int = 32
     batch_tokens: int = 8192
     max_length: int = 512
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     generate_rows: int | None = None
     """Answer only that many rows (None: all); the loss always sees every row."""
 
@@ -43,7 +43,8 @@ class Settings:
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and afterwards the same mode and random state as before: turning evaluation on must
-    not change what training does."""
+    not change what training does.
+    """
     was_training = model.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_available() else []):
         model.eval()

@@ -205,7 +205,8 @@ class Task(Plugin):
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
         """Learn from the training examples what the head needs; ``labels``: names and order the user wants.
-        Raises DataError (e.g. only one label)."""
+        Raises DataError (e.g. only one label).
+        """
 
     def check(self, example: Example) -> str | None:
         """Why an example cannot be used (a label never seen in training), or None."""
@@ -223,7 +224,8 @@ class Task(Plugin):
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
         """Ids and targets; several of them where a long text is cut into windows. ``Encoded.truncated``
-        tells that tokens were cut off to fit ``max_length``."""
+        tells that tokens were cut off to fit ``max_length``.
+        """
         raise NotImplementedError
 
     def prompt(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
@@ -249,7 +251,8 @@ class Task(Plugin):
 
 class Method(Plugin):
     """Which parameters are trained and how they attach. Everything happens in place: after ``attach`` the
-    same model object computes the tuned function, so that nobody else needs to know the method."""
+    same model object computes the tuned function, so that nobody else needs to know the method.
+    """
 
     class Config(Strict):
         name: str = ""

@@ -39,7 +39,7 @@ def writing(path: Path) -> Iterator[Path]:
         yield scratch
         if scratch.is_dir() and path.is_dir():
             shutil.rmtree(path)
-        os.replace(scratch, path)
+        scratch.replace(path)
     except OSError as error:
         raise unwritable(error, path) from error
     finally:
@@ -122,7 +122,9 @@ class RunDir:
             raise ModelError("not a run directory (no manifest.json)", "tunery runs lists them", str(path))
         found = run.manifest().get("schema_version")
         if found != SCHEMA_VERSION:
-            raise ModelError(f"run directory of schema {found}, this is {SCHEMA_VERSION}", "use the tunery that made it", str(path))
+            raise ModelError(
+                f"run directory of schema {found}, this is {SCHEMA_VERSION}", "use the tunery that made it", str(path)
+            )
         return run
 
     @property

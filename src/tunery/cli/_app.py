@@ -46,7 +46,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tunery")
 def tunery() -> None:
-    """Fine-tune any language model on your own data, with every method, and know that it worked.
+    r"""Fine-tune any language model on your own data, with every method, and know that it worked.
 
     \b
     tunery init reviews.csv            look at the file, write tunery.yaml

@@ -26,9 +26,7 @@ def render_text(
 
     plain = [{"role": m.role, "content": m.content} for m in messages]
     try:
-        text = tokenizer.apply_chat_template(
-            plain, chat_template=template, tokenize=False, add_generation_prompt=ask
-        )
+        text = tokenizer.apply_chat_template(plain, chat_template=template, tokenize=False, add_generation_prompt=ask)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ConfigError(f"the chat template refuses this conversation: {error}", "", "task.template") from None
     return str(text)

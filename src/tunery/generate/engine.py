@@ -84,7 +84,11 @@ def _decode(
     cache = DynamicCache(config=model.config)
     for _ in range(sampling.max_new_tokens):
         out = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
         )
         chosen = [_choose(logits, row, sampling) for logits, row in zip(out.logits[:, -1].float(), rows, strict=True)]

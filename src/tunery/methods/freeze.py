@@ -60,7 +60,9 @@ class Freeze(Method):
         names = {name for name in every if any(fnmatch.fnmatch(name, p) for p in self.config.patterns)}
         if not names:
             raise ConfigError(
-                f"no parameter matches {self.config.patterns}", f"names look like {every[len(every) // 2]}", "method.patterns"
+                f"no parameter matches {self.config.patterns}",
+                f"names look like {every[len(every) // 2]}",
+                "method.patterns",
             )
         return names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tunery.errors import ModelError
 from tunery.protocols import Method, Strict
@@ -34,7 +34,7 @@ class Full(Method):
     def attach(self, model: nn.Module, head: tuple[str, ...]) -> None:
         model.requires_grad_(True)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: Any, folder: Path) -> None:
         from tunery.models import weights
 
         if hasattr(model, "save_pretrained"):

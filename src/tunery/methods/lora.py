@@ -105,7 +105,7 @@ class Lora(Method):
 
 
 def _task_type(model: nn.Module) -> str | None:
-    """peft's name for what plain peft is to build around the base; it decides nothing here."""
+    """Peft's name for what plain peft is to build around the base; it decides nothing here."""
     name = type(model).__name__
     endings = {"ForSequenceClassification": "SEQ_CLS", "ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM"}
     return next((kind for ending, kind in endings.items() if name.endswith(ending)), None)

@@ -43,7 +43,7 @@ def install(model: nn.Module) -> None:
 
     for module in model.modules():
         if type(module) is Linear and isinstance(module.base_layer, nn.Linear):
-            module.forward = _forward(module)  # type: ignore[method-assign]
+            module.forward = _forward(module)
 
 
 def _forward(layer: Any) -> Any:
@@ -57,7 +57,9 @@ def _forward(layer: Any) -> Any:
         name, base = active[0], layer.base_layer
         flat = x.reshape(-1, x.shape[-1])
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        out: Tensor = _LoraLinear.apply(flat, base.weight, base.bias, a, b, layer.scaling[name])
+        out: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+            flat, base.weight, base.bias, a, b, layer.scaling[name]
+        )
         return out.view(*x.shape[:-1], out.shape[-1])
 
     return forward

@@ -74,7 +74,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """[targets, vocabulary], [targets] → sum of cross-entropies in fp32, number of targets."""
-    total: Tensor = _CrossEntropy.apply(logits, targets, 256)
+    total: Tensor = _CrossEntropy.apply(logits, targets, 256)  # type: ignore[no-untyped-call]
     return total, torch.tensor(targets.numel(), device=targets.device)
 
 
@@ -123,10 +123,7 @@ def pool(hidden: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     if how == "max":
         return hidden.masked_fill(mask.unsqueeze(-1) == 0, torch.finfo(hidden.dtype).min).max(1).values
     positions = torch.arange(mask.shape[1], device=mask.device)
-    if how == "last":
-        index = (positions * mask).argmax(1)
-    else:
-        index = mask.argmax(1)  # the first real token
+    index = (positions * mask).argmax(1) if how == "last" else mask.argmax(1)  # cls: the first real token
     return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
 
@@ -138,7 +135,7 @@ def row_head(
     The stock class of the architecture where its pooling is what the base was trained with, so that plain
     transformers can load the result; a pooled head of ours otherwise.
     """
-    how = base.pooling() if pooling == "auto" else pooling
+    how: Any = base.pooling() if pooling == "auto" else pooling
     if how == "stock":
         return base.load(  # type: ignore[no-any-return]
             "sequence_classification",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -40,10 +41,8 @@ def prepare() -> None:
 
 def reset_peak_memory() -> None:
     """Start measuring the peak anew, where the system allows it."""
-    try:
+    with contextlib.suppress(OSError):  # then the peak is that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # then the peak is that of the whole process
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

@@ -18,7 +18,7 @@ _SLOT = "_tunery_peft"
 
 
 def handle(model: nn.Module) -> Any:
-    """peft's wrapper of this model."""
+    """Peft's wrapper of this model."""
     return vars(model)[_SLOT]
 
 

@@ -48,7 +48,8 @@ def linear_names(model: nn.Module) -> list[str]:
 
 def short_targets(model: nn.Module, names: list[str]) -> list[str]:
     """The same layers by their last name ("q_proj") where nothing else has that name, as peft and vLLM
-    expect it; full names where that would catch a layer outside the stack (BERT's ``pooler.dense``)."""
+    expect it; full names where that would catch a layer outside the stack (BERT's ``pooler.dense``).
+    """
     leaves = {name.rsplit(".", 1)[-1] for name in names}
     wanted = set(names)
     clash = {

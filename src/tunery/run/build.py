@@ -15,6 +15,7 @@ from tunery.errors import ConfigError, ModelError
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
 from tunery.run.encode import check_probe
+from tunery.run.records import pulling
 from tunery.rundir import RunDir, read_json, write_json
 
 TASK_FILE = "task.json"
@@ -93,7 +94,9 @@ def attach(method: Method, task: Task, model: nn.Module, head: tuple[str, ...], 
             getattr(model, "backbone", None), "gradient_checkpointing_enable", None
         )
         if enable is None:
-            raise ConfigError("this model has no gradient checkpointing", "set it to false", "train.gradient_checkpointing")
+            raise ConfigError(
+                "this model has no gradient checkpointing", "set it to false", "train.gradient_checkpointing"
+            )
         enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
@@ -104,17 +107,23 @@ def load(run: RunDir) -> Tuned:
     """
     manifest = run.manifest()
     if manifest.get("status") != "completed":
-        raise ModelError(f"this run is {manifest.get('status', 'unfinished')}", f"tunery resume {run.path}", str(run.path))
+        raise ModelError(
+            f"this run is {manifest.get('status', 'unfinished')}", f"tunery resume {run.path}", str(run.path)
+        )
     config = run.config()
-    base = open_base(config.model)
+    base = open_base(config.model, progress=pulling)
     if base.hash() != manifest["base"]["hash"]:
-        raise ModelError(f"{base.name} is not the model this run was trained on", "get that version back", str(base.folder))
+        raise ModelError(
+            f"{base.name} is not the model this run was trained on", "get that version back", str(base.folder)
+        )
     stored = read_json(run.model / TASK_FILE)
     task, method = parts(config)
     task.restore(stored["state"])
     check_probe(manifest["probe"], task, base.tokenizer, str(run.path))
     model, head = with_head(base, task, config)
     if list(head) != stored["head"]:
-        raise ModelError("the base model's head is another one than at training", "use the transformers version of the run")
+        raise ModelError(
+            "the base model's head is another one than at training", "use the transformers version of the run"
+        )
     method.load(model, run.model, head)
     return Tuned(base, task, method, model.eval(), head)

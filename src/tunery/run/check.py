@@ -23,6 +23,7 @@ from tunery.models.load import Base, open_base
 from tunery.protocols import Example, Task
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.records import pulling
 from tunery.rundir import writing
 
 REFUSED = 3
@@ -59,7 +60,7 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS) -> Inspection:
     refusal = _fit(task, dataset, config.data.labels)
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
-    base = open_base(config.model)
+    base = open_base(config.model, progress=pulling)
     length = max_length(config.data.max_length, task, base)
     return Inspection(lenient, dataset, task, base, length, refusal)
 

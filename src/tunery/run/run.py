@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunery import scoring
 from tunery import config as configuration
+from tunery import scoring
 from tunery.data.ledger import Ledger
 from tunery.errors import ConfigError, DataError
-from tunery.evaluate import Results, Settings, answer, evaluate, loss_and_outputs
+from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs
 from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
@@ -154,7 +154,10 @@ class Run:
         return records(examples, self.predict_examples(examples, sampling), self.tuned.task)
 
     def predict_file(
-        self, files: str | Sequence[str], sampling: Sampling | None = None, progress: Callable[[int], None] | None = None
+        self,
+        files: str | Sequence[str],
+        sampling: Sampling | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> list[dict[str, Any]]:
         """A record a row of the files, with its place, input and prediction."""
         examples, _ = self._read([files] if isinstance(files, str) else list(files), need_target=False)
@@ -224,7 +227,7 @@ class Run:
             raise DataError(f"an input is a text or a row, not {type(item).__name__}", "", f"<input>:{index + 1}")
         form = registry.get("format", self.config.data.format or "")()
         columns = {theirs: ours for ours, theirs in self.config.data.columns.items()}
-        values = {columns.get(k, k): v for k, v in item.items()}
+        values = {columns.get(str(k), str(k)): v for k, v in item.items()}
         return form.example(Row(values, "<input>", index + 1), need_target=False)  # type: ignore[no-any-return]
 
 

@@ -8,8 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +21,6 @@ from torch import nn
 
 from tunery import scoring
 from tunery.config import Config
-from tunery.data.ledger import Ledger
 from tunery.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError, TuneryError
 from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
@@ -33,8 +30,8 @@ from tunery.protocols import Method, Task
 from tunery.run import build, processes
 from tunery.run.dataset import Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length, probe
-from tunery.run.records import logging_to, remembering, say, write_results
-from tunery.rundir import RunDir, writing, write_json
+from tunery.run.records import logging_to, pulling, remembering, say, write_results
+from tunery.rundir import RunDir, write_json, writing
 from tunery.train.loop import Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
 
@@ -71,7 +68,7 @@ def prepare(config: Config) -> Prepared:
         scoring.check(config.eval.metrics, task.kinds)
     task.fit(dataset.splits["train"], config.data.labels)
     _refuse_unknown(dataset, task, config)
-    base = open_base(config.model)
+    base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
     length = max_length(config.data.max_length, task, base)
     splits = {
@@ -85,7 +82,9 @@ def prepare(config: Config) -> Prepared:
     config = config.model_copy(
         update={
             "train": config.train.model_copy(update={"lr": lr}),
-            "data": config.data.model_copy(update={"max_length": length, "format": dataset.format, "columns": dataset.columns}),
+            "data": config.data.model_copy(
+                update={"max_length": length, "format": dataset.format, "columns": dataset.columns}
+            ),
         }
     )
     return Prepared(config, dataset, base, task, method, splits)
@@ -115,7 +114,9 @@ def resume(path: str | Path) -> RunDir:
     with run.lock(), logging_to(run):
         manifest = run.manifest()
         if manifest.get("status") == "completed":
-            raise ModelError("this run is completed", "train --continue is for new data; train makes a new run", str(path))
+            raise ModelError(
+                "this run is completed", "train --continue is for new data; train makes a new run", str(path)
+            )
         prepared = prepare(run.config())
         changed = [f for f, h in manifest["data"].items() if prepared.dataset.hashes.get(f) != h]
         if changed:
@@ -153,7 +154,7 @@ def _train(run: RunDir, prepared: Prepared, resume: bool) -> None:
 
 
 def _is_memory(error: Exception) -> bool:
-    """torch says it by a type of its own on a GPU, and by a plain RuntimeError on a CPU."""
+    """Torch says it by a type of its own on a GPU, and by a plain RuntimeError on a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
@@ -213,7 +214,10 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool) -> 
         cpu=prepared.base.device.type == "cpu", log_with=list(config.train.trackers) or None, project_dir=run.path
     )
     if config.train.trackers:
-        accelerator.init_trackers("tunery", {f"{s}.{k}": str(v) for s, d in config.dump().items() if isinstance(d, dict) for k, v in d.items()})
+        accelerator.init_trackers(
+            "tunery",
+            {f"{s}.{k}": str(v) for s, d in config.dump().items() if isinstance(d, dict) for k, v in d.items()},
+        )
     torch.manual_seed(config.train.seed + 2 + 1000 * accelerator.process_index)  # each its own dropout
     trainer = Trainer(
         tuned.model,
@@ -267,7 +271,8 @@ def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) 
         settings(prepared.config, rows),
     )
     if 0 < found.generated_rows < len(prepared.splits[split].examples):
-        say(f"{split}: answered {found.generated_rows} of {len(prepared.splits[split].examples)} rows (eval.generate_rows)")
+        rows = len(prepared.splits[split].examples)
+        say(f"{split}: answered {found.generated_rows} of {rows} rows (eval.generate_rows)")
     return found
 
 
@@ -287,7 +292,7 @@ def _evaluate_base(run: RunDir, prepared: Prepared, model: nn.Module) -> None:
 def _with_task(config: Config, dataset: Dataset) -> Config:
     from tunery import registry
 
-    section = config.task or registry.config_class("task", dataset.task)(name=dataset.task)
+    section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
     return config.model_copy(update={"task": section})
 
 
@@ -300,7 +305,9 @@ def _refuse_unknown(dataset: Dataset, task: Task, config: Config) -> None:
         if bad and config.data.on_bad_row == "error":
             example, problem = bad[0]
             more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
-            raise DataError(f"{problem}{more}", "correct it, or drop such rows with data.on_bad_row=drop", example.where)
+            raise DataError(
+                f"{problem}{more}", "correct it, or drop such rows with data.on_bad_row=drop", example.where
+            )
 
 
 def _check_writable(folder: Path) -> None:

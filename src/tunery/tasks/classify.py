@@ -28,7 +28,14 @@ class Classify(Task):
 
     summary = "one label a text (or several, or a label for a pair of texts)"
     formats: ClassVar[tuple[str, ...]] = ("labels",)
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1_weighted", "f1_macro", "precision_macro", "recall_macro", "loss")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "f1_weighted",
+        "f1_macro",
+        "precision_macro",
+        "recall_macro",
+        "loss",
+    )
     kinds: ClassVar[tuple[str, ...]] = ("classes", "loss")
     monitor = "accuracy"
     output = "logits"
@@ -38,6 +45,8 @@ class Classify(Task):
         super().__init__(config)
         self.labels: tuple[str, ...] = ()
         self.multi = False
+        self.named = False
+        """Whether the user gave the labels."""
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
         self.multi = any(isinstance(example.label, tuple) for example in examples)
@@ -49,15 +58,14 @@ class Classify(Task):
                 "a classifier needs rows of at least two labels",
                 examples[0].where if examples else "",
             )
+        self.named = bool(labels)
         self.labels = tuple(labels or sorted(counts))
-        for example in examples:
-            if problem := self.check(example):
-                raise DataError(problem, "add it to data.labels or correct the row", example.where)
         self._several()
 
     def check(self, example: Example) -> str | None:
         unknown = [label for label in _labels(example) if label not in self.labels]
-        return f"label {unknown[0]!r} does not occur in the training rows" if unknown else None
+        where = "in data.labels" if self.named else "among the training rows"
+        return f"label {unknown[0]!r} is not {where}" if unknown else None
 
     def state(self) -> dict[str, Any]:
         return {"labels": list(self.labels), "multi": self.multi}

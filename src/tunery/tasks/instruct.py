@@ -26,7 +26,16 @@ class Instruct(Task):
 
     summary = "answer a question, follow an instruction, go on with a conversation"
     formats: ClassVar[tuple[str, ...]] = ("chat", "alpaca", "qa", "pairs")
-    metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "contains", "exact_match", "rougeL", "rouge1", "rouge2", "bleu")
+    metrics: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "perplexity",
+        "contains",
+        "exact_match",
+        "rougeL",
+        "rouge1",
+        "rouge2",
+        "bleu",
+    )
     kinds: ClassVar[tuple[str, ...]] = ("text", "loss")
     monitor = "loss"
     output = "text"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 class LanguageModel(Task):
     """Long documents become overlapping windows; with a stride below the window's length, the overlap is
-    context only, so every token is counted once."""
+    context only, so every token is counted once.
+    """
 
     class Config(Strict):
         name: Literal["lm"] = "lm"

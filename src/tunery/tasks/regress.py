@@ -38,7 +38,9 @@ class Regress(Task):
         self.mean, self.deviation = 0.0, 1.0
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
-        values = [_number(example) for example in examples]
+        values = [_number(example) for example in examples if self.check(example) is None]
+        if not values:
+            raise DataError("no training row has a number as its label", "task=classify takes names")
         self.mean = sum(values) / len(values)
         self.deviation = math.sqrt(sum((v - self.mean) ** 2 for v in values) / len(values))
         if self.deviation == 0:

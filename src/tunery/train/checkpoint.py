@@ -26,7 +26,7 @@ KEEP = 2
 
 
 def random_state() -> dict[str, Tensor]:
-    """torch's generators; nothing else in training draws from a global one."""
+    """Torch's generators; nothing else in training draws from a global one."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state |= {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}

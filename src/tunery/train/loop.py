@@ -117,7 +117,9 @@ class Trainer:
         loss_mean = loss_sum / max(count, 1)
         if not math.isfinite(loss_mean):
             raise ModelError(
-                f"the loss is {loss_mean} at step {self.now.step}", "lower train.lr, or set model.dtype=float32", "train.lr"
+                f"the loss is {loss_mean} at step {self.now.step}",
+                "lower train.lr, or set model.dtype=float32",
+                "train.lr",
             )
         return {
             "loss": loss_mean,
@@ -156,7 +158,8 @@ class Trainer:
 
     def train(self, progress: Progress, stop: StopRequest) -> Progression:
         """Until the last step, early stopping, or a request to stop (then a checkpoint is written and
-        Interrupted raised)."""
+        Interrupted raised).
+        """
         self.model.train()
         while self.now.step < self.total_steps and not self.now.stopped_early:
             record = self.step()

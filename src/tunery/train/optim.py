@@ -132,10 +132,15 @@ class Optimizer:
         with torch.no_grad():
             for name, master in zip(self.names, self.masters, strict=True):
                 master.copy_(state[f"master/{name}"])
-                kept = {key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in state}
+                kept = {
+                    key: state[f"{key}/{name}"].clone()
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}/{name}" in state
+                }
                 if kept:
                     # ``step`` stays on the CPU unless the fused kernel runs on another device.
                     self._adam.state[master] = {
-                        k: v.to(master.device) if k != "step" or master.device.type != "cpu" else v for k, v in kept.items()
+                        k: v.to(master.device) if k != "step" or master.device.type != "cpu" else v
+                        for k, v in kept.items()
                     }
         self.write_back()

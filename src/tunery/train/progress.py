@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +21,8 @@ log = logging.getLogger("tunery")
 
 class Progress:
     """A bar on stderr: loss, tokens a second, time left; one line an evaluation. Where stderr is not a terminal
-    there is no bar but a line every tenth of the way."""
+    there is no bar but a line every tenth of the way.
+    """
 
     def __init__(self, total: int, start: int = 0) -> None:
         self._person = sys.stderr.isatty()
@@ -71,14 +73,14 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(each, old)
         print("\nstopping after this step (press again to stop at once)", file=sys.stderr)
 
-    previous: dict[int, signal.Handlers] = {}
+    previous: dict[int, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, note)  # type: ignore[assignment]
+            previous[number] = signal.signal(number, note)
     except ValueError:
         previous = {}  # not the main thread
     try:
         yield request
     finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+        for each, old in previous.items():
+            signal.signal(each, old)
