@@ -189,6 +189,7 @@ class Child:
         return bool(self._process.is_alive())
 
     def send(self, number: int) -> None:
+        assert self.running, f"it was over before it could be sent a signal: {self._err.read_text(encoding='utf-8')}"
         os.kill(self._process.pid, number)
 
     def end(self) -> tuple[int, str, str]:

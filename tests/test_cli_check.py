@@ -14,7 +14,7 @@ from small import labelled, questions, scored, write
 from tunery import config
 from tunery.errors import DataError
 from tunery.run.check import check, quantiles
-from tunery.run.train import prepare
+from tunery.run.prepare import prepare
 from tunery.tasks.instruct import Instruct
 
 KEYS = {"rows_read", "used", "splits", "dropped", "findings", "supervised_tokens", "truncated"}

@@ -15,7 +15,7 @@ from tunery.protocols import Example
 from tunery.run.check import check
 from tunery.run.init import init
 from tunery.run.sniff import assign, languages
-from tunery.run.train import prepare
+from tunery.run.prepare import prepare
 
 CHAT = [
     {"messages": [{"role": "user", "content": f"问题 {i}"}, {"role": "assistant", "content": f"答案 {i}"}]}

@@ -78,7 +78,7 @@ def test_greedy_equals_one_forward_pass_a_token(model: Any) -> None:
     assert generate(model, [prompt], (), greedy(8)) == [ids[20:]]
 
 
-@pytest.mark.parametrize("penalty", [1.5, 5.0, 0.3])
+@pytest.mark.parametrize("penalty", [1.5, 5.0])
 @pytest.mark.parametrize("name", DECODERS)
 def test_repetition_penalty_equals_transformers(name: str, penalty: float, request: pytest.FixtureRequest) -> None:
     model = AutoModelForCausalLM.from_pretrained(request.getfixturevalue(name)).eval()

@@ -340,10 +340,10 @@ def test_killed_three_times_at_random_moments(tiny_bert: Path, data: Path, tmp_p
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # shown if the test fails
     pick = random.Random(seed)
-    changes = {"train__max_steps": 60}
+    changes = {"train__max_steps": 150}
     whole = run_of(tmp_path / "whole", changes, tiny_bert, data)
     path = tmp_path / "cut"
-    begin = [*arguments(tiny_bert, data, tmp_path), "train.max_steps=60"]
+    begin = [*arguments(tiny_bert, data, tmp_path), "train.max_steps=150"]
     for number in range(3):
         process = Child(*(["resume", path] if number else begin), cwd=tmp_path)
         wait_for(process, path, steps_logged(path) + pick.randint(1, 5))

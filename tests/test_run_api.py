@@ -34,8 +34,8 @@ def classifier(tiny_bert: Path, folder: Path) -> Run:
     data = write(folder / "train.jsonl", labelled(24))
     test = write(folder / "test.jsonl", labelled(10, seed=1))
     return train(
-        folder / "runs", tiny_bert, data, data__test=str(test), method="full", train__lr=5e-3, train__max_steps=30,
-        train__patience=None, run__name="classifier",
+        folder / "runs", tiny_bert, data, data__test=str(test), method="full", train__lr=1e-2, train__max_steps=60,
+        train__dropout=0.0, train__patience=None, run__name="classifier",
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def test_nothing_is_pickled(classifier: Run, answerer: Run) -> None:
 
 def test_metrics_are_logged_step_by_step(classifier: Run) -> None:
     records = log(classifier)
-    assert [record["step"] for record in records if "loss" in record] == list(range(1, 31))
+    assert [record["step"] for record in records if "loss" in record] == list(range(1, 61))
     assert all({"loss", "lr", "grad_norm", "tokens_per_second", "epoch"} <= r.keys() for r in records if "loss" in r)
     assert records[-1]["validation"]["accuracy"] <= 1
 
@@ -340,7 +340,7 @@ def test_settings_of_the_api(tiny_bert: Path, tmp_path: Path) -> None:
         overrides=["train.seed=7"], run={"dir": str(tmp_path / "runs")},
     )  # fmt: skip
     assert (first.config.method.r, first.config.train.seed, first.config.train.lr) == (2, 7, 1e-3)  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="unknown key 'train.lrr'"):
+    with pytest.raises(ConfigError, match=r"train\.lrr: unknown key"):
         tunery.train(data, model=str(tiny_bert), train={"lrr": 1})
     with pytest.raises(tunery.TuneryError, match="no training data"):
         tunery.train(model=str(tiny_bert))

@@ -38,9 +38,12 @@ class Tuned:
     def save(self, folder: Path) -> None:
         """Method weights, tokenizer, template and labels."""
         folder.mkdir(parents=True, exist_ok=True)
+        state = self.task.state()
         self.method.save(self.model, folder)
+        if state.get("template"):  # what other programs take from the tokenizer is then what was trained with
+            self.tokenizer.chat_template = state["template"]
         self.tokenizer.save_pretrained(folder)
-        write_json(folder / TASK_FILE, {"task": self.task.name, "head": list(self.head), "state": self.task.state()})
+        write_json(folder / TASK_FILE, {"task": self.task.name, "head": list(self.head), "state": state})
 
 
 def parts(config: Config) -> tuple[Task, Method]:

@@ -2,92 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tunery import scoring
 from tunery.config import Config
-from tunery.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError, TuneryError
+from tunery.errors import DataError, Interrupted, ModelError, ResourceError, TuneryError
 from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
-from tunery.models.load import Base, open_base
-from tunery.protocols import Method, Task
 from tunery.run import build, processes
-from tunery.run.dataset import Dataset, load_dataset
-from tunery.run.encode import Split, encode_split, max_length, probe
-from tunery.run.records import logging_to, pulling, remembering, say, write_results
-from tunery.rundir import RunDir, write_json, writing
+from tunery.run.manifest import record, run_name, timestamp
+from tunery.run.prepare import Prepared, prepare
+from tunery.run.records import logging_to, remembering, say, write_results
+from tunery.rundir import RunDir, writing
 from tunery.train.loop import Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
-
-VERSIONS = ("tunery", "torch", "transformers", "peft", "accelerate", "numpy")
-
-
-@dataclass(slots=True)
-class Prepared:
-    """Everything before the first weight is loaded: nothing has been written yet."""
-
-    config: Config
-    dataset: Dataset
-    base: Base
-    task: Task
-    method: Method
-    splits: dict[str, Split]
-
-
-def prepare(config: Config) -> Prepared:
-    """Check configuration, data and model, in this order; encode the rows; resolve every default."""
-    machine.prepare()
-    _check_writable(Path(config.run.dir))
-    if config.task_name and config.eval.metrics:
-        task, _ = build.parts(config)
-        scoring.check(config.eval.metrics, task.kinds)
-    if not config.data.train:
-        raise ConfigError("no training data", "set data.train=FILE", "data.train")
-    dataset = load_dataset(config.data, config.task_name, config.train.seed)
-    for note in dataset.notes:
-        say(note)
-    config = _with_task(config, dataset)
-    task, method = build.parts(config)
-    if config.eval.metrics:
-        scoring.check(config.eval.metrics, task.kinds)
-    task.fit(dataset.splits["train"], config.data.labels)
-    _refuse_unknown(dataset, task, config)
-    base = open_base(config.model, progress=pulling)
-    build.check_family(task, base)
-    length = max_length(config.data.max_length, task, base)
-    splits = {
-        name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger)
-        for name, examples in dataset.splits.items()
-    }
-    for name, split in splits.items():
-        if split.truncated:
-            say(f"{name}: {split.truncated} of {len(split.examples)} rows cut to {length} tokens (data.on_long)")
-    lr = config.train.lr or method.default_lr(base.parameters(), base.family)
-    config = config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"lr": lr}),
-            "data": config.data.model_copy(
-                update={"max_length": length, "format": dataset.format, "columns": dataset.columns}
-            ),
-        }
-    )
-    return Prepared(config, dataset, base, task, method, splits)
 
 
 def train(config: Config) -> RunDir:
@@ -97,7 +31,7 @@ def train(config: Config) -> RunDir:
     config = prepared.config
     run = processes.shared(
         prepared.base.device.type == "cpu",
-        lambda: RunDir.create(Path(config.run.dir), config.run.name or _name(prepared)),
+        lambda: RunDir.create(Path(config.run.dir), config.run.name or run_name(prepared)),
     )
     with run.lock(), logging_to(run, notes):
         _train(run, prepared, resume=False)
@@ -114,9 +48,7 @@ def resume(path: str | Path) -> RunDir:
     with run.lock(), logging_to(run):
         manifest = run.manifest()
         if manifest.get("status") == "completed":
-            raise ModelError(
-                "this run is completed", "train --continue is for new data; train makes a new run", str(path)
-            )
+            raise ModelError("this run is completed", "tunery train makes a new run", str(path))
         prepared = prepare(run.config())
         changed = [f for f, h in manifest["data"].items() if prepared.dataset.hashes.get(f) != h]
         if changed:
@@ -137,7 +69,7 @@ def resume(path: str | Path) -> RunDir:
 def _train(run: RunDir, prepared: Prepared, resume: bool) -> None:
     try:
         if not resume:
-            _record(run, prepared)
+            record(run, prepared)
         _work(run, prepared, resume)
     except (Interrupted, KeyboardInterrupt):
         run.update_manifest(status="interrupted")
@@ -194,7 +126,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
             tuned.save(scratch)
     run.update_manifest(
         status="completed",
-        finished=_now(),
+        finished=timestamp(),
         steps=now.step,
         best_step=now.best_step or now.step,
         stopped_early=now.stopped_early,
@@ -284,102 +216,3 @@ def _evaluate_base(run: RunDir, prepared: Prepared, model: nn.Module) -> None:
             results = _scores(prepared, model, split, None)
             write_results(run, f"{split}-base", prepared.splits[split], prepared.task, results)
             run.update_manifest(**{"base_metrics" if split == "validation" else "base_test_metrics": results.metrics})
-
-
-# ---------------------------------------------------------------------------------------------- records
-
-
-def _with_task(config: Config, dataset: Dataset) -> Config:
-    from tunery import registry
-
-    section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
-    return config.model_copy(update={"task": section})
-
-
-def _refuse_unknown(dataset: Dataset, task: Task, config: Config) -> None:
-    """Labels of validation and test that training never saw: an error, or dropped if the user said so."""
-    for name, examples in dataset.splits.items():
-        if name == "train":
-            continue
-        bad = [(example, problem) for example in examples if (problem := task.check(example))]
-        if bad and config.data.on_bad_row == "error":
-            example, problem = bad[0]
-            more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
-            raise DataError(
-                f"{problem}{more}", "correct it, or drop such rows with data.on_bad_row=drop", example.where
-            )
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises ResourceError before anything expensive if runs cannot be written there."""
-    import os
-
-    at = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
-    if not at.is_dir() or not os.access(at, os.W_OK):
-        raise ResourceError("cannot write runs here", "choose another place with run.dir=", str(folder))
-    if shutil.disk_usage(at).free < 1 << 20:
-        raise ResourceError("the disk is full", "free some disk space", str(folder))
-
-
-def _name(prepared: Prepared) -> str:
-    config = prepared.config
-    digest = hashlib.sha256(json.dumps(config.dump(), sort_keys=True).encode()).hexdigest()[:6]
-    model = Path(config.model.name).stem.lower().replace(":", "-")
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{stamp}-{model}-{config.task_name}-{config.method_name}-{digest}"
-
-
-def _record(run: RunDir, prepared: Prepared) -> None:
-    if not processes.first():
-        return
-    config, base = prepared.config, prepared.base
-    run.write_config(_absolute(config))
-    write_json(run.ledger_file, prepared.dataset.ledger.to_json())
-    first = prepared.splits["train"].examples[0]
-    run.update_manifest(
-        status="running",
-        started=_now(),
-        argv=sys.argv,
-        versions={name: version(name) for name in VERSIONS},
-        python=platform.python_version(),
-        commit=_commit(),
-        device=str(base.device),
-        dtype=str(base.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        seed=config.train.seed,
-        base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
-        data={str(Path(file).absolute()): digest for file, digest in prepared.dataset.hashes.items()},
-        rows={name: len(split.examples) for name, split in prepared.splits.items()},
-        probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
-    )
-
-
-def _absolute(config: Config) -> Config:
-    """Files by absolute path, so that resuming works from any folder."""
-
-    def fix(files: Any) -> Any:
-        if files is None:
-            return None
-        many = [files] if isinstance(files, str) else files
-        found = [str(Path(file).absolute()) for file in many]
-        return found[0] if isinstance(files, str) else found
-
-    data = config.data.model_copy(update={k: fix(getattr(config.data, k)) for k in ("train", "validation", "test")})
-    name = config.model.name
-    model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
-    run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
-    return config.model_copy(update={"data": data, "model": model, "run": run})
-
-
-def _commit() -> str | None:
-    """Commit of the working directory, "+" behind it if there are uncommitted changes."""
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
-        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5)  # noqa: S607
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,87 @@
+"""What a new run records of itself: its name, its resolved configuration, where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunery.config import Config
+from tunery.run import processes
+from tunery.run.encode import probe
+from tunery.run.prepare import Prepared
+from tunery.rundir import RunDir, write_json
+
+VERSIONS = ("tunery", "torch", "transformers", "peft", "accelerate", "numpy")
+
+
+def run_name(prepared: Prepared) -> str:
+    config = prepared.config
+    digest = hashlib.sha256(json.dumps(config.dump(), sort_keys=True).encode()).hexdigest()[:6]
+    model = Path(config.model.name).stem.lower().replace(":", "-")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{model}-{config.task_name}-{config.method_name}-{digest}"
+
+
+def record(run: RunDir, prepared: Prepared) -> None:
+    if not processes.first():
+        return
+    config, base = prepared.config, prepared.base
+    run.write_config(_absolute(config))
+    write_json(run.ledger_file, prepared.dataset.ledger.to_json())
+    first = prepared.splits["train"].examples[0]
+    run.update_manifest(
+        status="running",
+        started=timestamp(),
+        argv=sys.argv,
+        versions={name: version(name) for name in VERSIONS},
+        python=platform.python_version(),
+        commit=_commit(),
+        device=str(base.device),
+        dtype=str(base.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        seed=config.train.seed,
+        base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
+        data={str(Path(file).absolute()): digest for file, digest in prepared.dataset.hashes.items()},
+        rows={name: len(split.examples) for name, split in prepared.splits.items()},
+        probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
+    )
+
+
+def _absolute(config: Config) -> Config:
+    """Files by absolute path, so that resuming works from any folder."""
+
+    def fix(files: Any) -> Any:
+        if files is None:
+            return None
+        many = [files] if isinstance(files, str) else files
+        found = [str(Path(file).absolute()) for file in many]
+        return found[0] if isinstance(files, str) else found
+
+    data = config.data.model_copy(update={k: fix(getattr(config.data, k)) for k in ("train", "validation", "test")})
+    name = config.model.name
+    model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
+    run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
+    return config.model_copy(update={"data": data, "model": model, "run": run})
+
+
+def _commit() -> str | None:
+    """Commit of the working directory, "+" behind it if there are uncommitted changes."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)  # noqa: S607
+        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5)  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

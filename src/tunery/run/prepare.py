@@ -1,0 +1,102 @@
+"""Everything before the first weight is loaded: configuration, data and model checked, rows encoded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunery import scoring
+from tunery.config import Config
+from tunery.errors import ConfigError, DataError, ResourceError
+from tunery.models import machine
+from tunery.models.load import Base, open_base
+from tunery.protocols import Method, Task
+from tunery.run import build
+from tunery.run.dataset import Dataset, load_dataset
+from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.records import pulling, say
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Everything before the first weight is loaded: nothing has been written yet."""
+
+    config: Config
+    dataset: Dataset
+    base: Base
+    task: Task
+    method: Method
+    splits: dict[str, Split]
+
+
+def prepare(config: Config) -> Prepared:
+    """Check configuration, data and model, in this order; encode the rows; resolve every default."""
+    machine.prepare()
+    _check_writable(Path(config.run.dir))
+    if config.task_name and config.eval.metrics:
+        task, _ = build.parts(config)
+        scoring.check(config.eval.metrics, task.kinds)
+    if not config.data.train:
+        raise ConfigError("no training data", "set data.train=FILE", "data.train")
+    dataset = load_dataset(config.data, config.task_name, config.train.seed)
+    for note in dataset.notes:
+        say(note)
+    config = _with_task(config, dataset)
+    task, method = build.parts(config)
+    if config.eval.metrics:
+        scoring.check(config.eval.metrics, task.kinds)
+    task.fit(dataset.splits["train"], config.data.labels)
+    _refuse_unknown(dataset, task, config)
+    base = open_base(config.model, progress=pulling)
+    build.check_family(task, base)
+    length = max_length(config.data.max_length, task, base)
+    splits = {
+        name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger)
+        for name, examples in dataset.splits.items()
+    }
+    for name, split in splits.items():
+        if split.truncated:
+            say(f"{name}: {split.truncated} of {len(split.examples)} rows cut to {length} tokens (data.on_long)")
+    lr = config.train.lr or method.default_lr(base.parameters(), base.family)
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"lr": lr}),
+            "data": config.data.model_copy(
+                update={"max_length": length, "format": dataset.format, "columns": dataset.columns}
+            ),
+        }
+    )
+    return Prepared(config, dataset, base, task, method, splits)
+
+
+def _with_task(config: Config, dataset: Dataset) -> Config:
+    from tunery import registry
+
+    section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
+    return config.model_copy(update={"task": section})
+
+
+def _refuse_unknown(dataset: Dataset, task: Task, config: Config) -> None:
+    """Labels of validation and test that training never saw: an error, or dropped if the user said so."""
+    for name, examples in dataset.splits.items():
+        if name == "train":
+            continue
+        bad = [(example, problem) for example in examples if (problem := task.check(example))]
+        if bad and config.data.on_bad_row == "error":
+            example, problem = bad[0]
+            more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
+            raise DataError(
+                f"{problem}{more}", "correct it, or drop such rows with data.on_bad_row=drop", example.where
+            )
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises ResourceError before anything expensive if runs cannot be written there."""
+    import os
+
+    at = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
+    if not at.is_dir() or not os.access(at, os.W_OK):
+        raise ResourceError("cannot write runs here", "choose another place with run.dir=", str(folder))
+    if shutil.disk_usage(at).free < 1 << 20:
+        raise ResourceError("the disk is full", "free some disk space", str(folder))
