@@ -6,6 +6,8 @@ The command line prints it as one line; nothing in tunery shows a traceback for 
 
 from __future__ import annotations
 
+import difflib
+
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130
 
@@ -70,3 +72,9 @@ class Interrupted(TuneryError):
     """Stopped by Ctrl-C or SIGTERM after a checkpoint was written."""
 
     code = EXIT_INTERRUPTED
+
+
+def near(name: str, known: list[str]) -> str:
+    """A hint that names the nearest known name, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

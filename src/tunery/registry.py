@@ -6,23 +6,17 @@ common test-suite all list what is found here.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from functools import cache
 from typing import Any, Literal
 
-from tunery.errors import ConfigError
+from tunery.errors import ConfigError, near
 from tunery.protocols import Format, Method, Metric, Plugin, Strict, Task
 
 Kind = Literal["format", "task", "method", "metric"]
+__all__ = ["Kind", "config_class", "get", "names", "near"]
 _BASES: dict[str, type[Plugin]] = {"format": Format, "task": Task, "method": Method, "metric": Metric}
-
-
-def near(name: str, known: list[str]) -> str:
-    """A hint that names the nearest known name, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 @cache

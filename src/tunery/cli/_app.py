@@ -17,8 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from tunery import cli as package
-from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryError
-from tunery.registry import near
+from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryError, near
 
 ORDER = ("init", "check", "show", "train", "resume", "eval", "predict", "chat", "runs", "models")
 """In the order a project uses them; the listings of plug-ins come last."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunery import config as configuration
+if TYPE_CHECKING:
+    from tunery.config import Config
 
 
 def width(text: str) -> int:
@@ -58,8 +59,10 @@ def config_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("arguments", nargs=-1, metavar="[CONFIG] [SECTION.KEY=VALUE]...")(function)
 
 
-def read_config(arguments: Sequence[str]) -> configuration.Config:
+def read_config(arguments: Sequence[str]) -> Config:
     """A configuration from a file named first (else ./tunery.yaml, if there is one) and overrides."""
+    from tunery import config as configuration  # pydantic takes half of the time --help may take
+
     files = [a for a in arguments if "=" not in a]
     overrides = [a for a in arguments if "=" in a]
     if len(files) > 1:
