@@ -29,6 +29,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs.py --check
+	$(BIN)/python scripts/results.py --check
 
 docs: install  ## regenerate the tables in the documentation
 	$(BIN)/python scripts/docs.py
@@ -36,10 +37,12 @@ docs: install  ## regenerate the tables in the documentation
 real: install  ## accuracies on the real data sets (about half an hour)
 	$(BIN)/tunery models pull minilm
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python scripts/results.py
 
 bench: install  ## speed and memory beside transformers.Trainer (about half an hour)
 	$(BIN)/tunery models pull smollm2
 	$(BIN)/python benchmarks/sft.py
+	$(BIN)/python scripts/results.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -21,7 +21,7 @@ DATA = REPOSITORY.parent / "shared" / "data"
 
 SST2, BANKING = "sst2_en_sentiment", "banking77_en_intent"
 EXPERIMENTS: dict[str, tuple[str, float, list[str]]] = {
-    "sst2-full": (SST2, 0.87, ["method=full", "train.lr=1e-4", "train.epochs=2"]),
+    "sst2-full": (SST2, 0.87, ["method=full", "train.lr=5e-5", "train.epochs=2"]),
     "sst2-last2": (SST2, 0.85, ["method=freeze", "method.layers=2", "train.lr=2e-4", "train.epochs=3"]),
     "sst2-lora": (SST2, 0.865, ["method=lora", "train.lr=1e-3", "train.epochs=2"]),
     "sst2-head": (SST2, 0.79, ["method=freeze", "method.layers=0", "train.lr=1e-2", "train.epochs=3"]),

@@ -16,6 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tunery.models.machine import cpus
+from tunery.models.packs import pull
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data" / "alpaca_en_instruct"
 LR = 2e-4
@@ -49,8 +52,6 @@ def tunery(data: Path, rows: int | None, folder: Path) -> dict[str, float]:
 
 
 def baseline(data: Path, rows: int | None) -> dict[str, float]:
-    from tunery.models.packs import pull
-
     command = [sys.executable, str(Path(__file__).with_name("trainer_sft.py"))]
     command += ["--model", str(pull("smollm2")), "--data", str(data), "--lr", str(LR)]
     return last_json(command + (["--rows", str(rows)] if rows else []))
@@ -66,6 +67,7 @@ def main() -> None:
         theirs = baseline(args.data, args.rows)
     result = {
         "rows": args.rows or "all",
+        "threads": cpus(),
         "processor": platform.processor() or platform.machine(),
         "tunery": ours,
         "trainer": theirs,

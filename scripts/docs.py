@@ -212,7 +212,7 @@ def cli_page() -> str:
 
 
 def _commands() -> Iterator[tuple[str, click.Command, click.Context]]:
-    group = click.Context(tunery, info_name="tunery")
+    group = click.Context(tunery, info_name="tunery", **tunery.context_settings)
     for name in tunery.list_commands(group):
         command = tunery.get_command(group, name)
         assert command is not None

@@ -9,7 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ WORDS = ("parcel", "order", "refund", "invoice", "voucher", "delivery", "address
 MOODS = {"good": ("great", "wonderful", "nice", "fine", "lovely"), "bad": ("awful", "boring", "poor", "dull", "sad")}
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
     """Tiny models are ten times slower on two threads when other tests use the same cores. Import it to use it."""
-    monkeypatch.setattr(machine, "cpus", lambda: 1)
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "cpus", lambda: 1)
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------------------- data

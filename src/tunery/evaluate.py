@@ -35,6 +35,10 @@ class Settings:
     batch_size: int = 32
     batch_tokens: int = 8192
     max_length: int = 512
+    """Tokens of an encoded row."""
+    max_prompt: int = 512
+    """Tokens of a question: what the model reads, less the answer. Rows were cut to ``max_length`` to learn from
+    them; a question is never cut."""
     sampling: Sampling = field(default_factory=Sampling)
     generate_rows: int | None = None
     """Answer only that many rows (None: all); the loss always sees every row."""
@@ -81,7 +85,7 @@ def answer(
     progress: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """Generated answers, in the order of the examples. Raises DataError for a prompt that does not fit."""
-    prompts = [task.prompt(example, tokenizer, settings.max_length) for example in examples]
+    prompts = [task.prompt(example, tokenizer, settings.max_prompt) for example in examples]
     with undisturbed(model):
         answers = generate(
             model, prompts, task.stop_ids(tokenizer), settings.sampling, settings.batch_size, progress=progress
@@ -98,12 +102,12 @@ def evaluate(
     settings: Settings,
     progress: Callable[[int], None] | None = None,
 ) -> Results:
-    """All numbers of the task for these examples.
+    """All numbers of the task for these examples, the one that early stopping looks at always among them.
 
     Args:
         rows: the encoded examples (several rows of one example are windows of it).
     """
-    wanted = list(settings.metrics or task.metrics)
+    wanted = list(dict.fromkeys([*(settings.metrics or task.metrics), task.monitor]))
     total, count, predictions = loss_and_outputs(model, task, rows, tokenizer.pad_token_id or 0, settings)
     scored = Scored(loss_sum=total, loss_count=count)
     results = Results()

@@ -91,7 +91,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
-        chosen = [_choose(logits, row, sampling) for logits, row in zip(out.logits[:, -1].float(), rows, strict=True)]
+        chosen = _choose_all(out.logits[:, -1].float(), rows, sampling)
         going = [i for i, token in enumerate(chosen) if token not in stop]
         for i in going:
             rows[i].tokens.append(chosen[i])
@@ -130,6 +130,14 @@ def _random(sampling: Sampling, index: int, device: torch.device) -> torch.Gener
     if sampling.temperature == 0:
         return None
     return torch.Generator(device).manual_seed(sampling.seed * 1_000_003 + index)
+
+
+def _choose_all(logits: Tensor, rows: Sequence[_Row], sampling: Sampling) -> list[int]:
+    """The next token of each row. logits: [rows, vocabulary], fp32."""
+    if sampling.temperature == 0 and sampling.repetition_penalty == 1.0:
+        greedy: list[int] = logits.argmax(-1).tolist()
+        return greedy
+    return [_choose(one, row, sampling) for one, row in zip(logits, rows, strict=True)]
 
 
 def _choose(logits: Tensor, row: _Row, sampling: Sampling) -> int:

@@ -29,12 +29,18 @@ class Split:
         return sum(row.supervised for row in self.rows)
 
 
-def max_length(wanted: int | None, task: Task, base: Any) -> int:
-    """Tokens an example may have. Raises ConfigError if the model reads fewer than asked for."""
+def model_limit(base: Any) -> int:
+    """Tokens the model can read."""
     limits = [getattr(base.config, key, None) for key in LIMIT_KEYS]
     limit = min((n for n in limits if isinstance(n, int) and n > 0), default=1 << 30)
     if base.config.model_type in ("roberta", "xlm-roberta", "camembert"):
         limit -= 2  # positions begin after the padding index there
+    return limit
+
+
+def max_length(wanted: int | None, task: Task, base: Any) -> int:
+    """Tokens an example may have. Raises ConfigError if the model reads fewer than asked for."""
+    limit = model_limit(base)
     if wanted is not None and wanted > limit:
         raise ConfigError(f"{base.name} reads at most {limit} tokens, not {wanted}", "lower it", "data.max_length")
     return wanted or min(task.default_max_length, limit)

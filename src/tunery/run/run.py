@@ -144,6 +144,8 @@ class Run:
         for example in examples:
             unlabelled = replace(example, label=None)
             rows += tuned.task.encode(unlabelled, tuned.tokenizer, settings.max_length)[:1]
+        if cut := sum(row.truncated for row in rows):
+            say(f"{cut} of {len(rows)} texts cut to {settings.max_length} tokens")
         if not rows:
             return []
         return loss_and_outputs(tuned.model, tuned.task, rows, tuned.tokenizer.pad_token_id or 0, settings)[2]
@@ -178,7 +180,7 @@ class Run:
             raise ConfigError(f"a run of task {tuned.task.name} does not generate text", "use predict")
         turns = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
         example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
-        prompt = tuned.task.prompt(example, tuned.tokenizer, settings.max_length)
+        prompt = tuned.task.prompt(example, tuned.tokenizer, settings.max_prompt)
         ids: list[int] = []
         shown = ""
 
@@ -197,7 +199,7 @@ class Run:
     # ----------------------------------------------------------------------------------------- helpers
 
     def _settings(self, metrics: Sequence[str] | None, max_new_tokens: int | None) -> Settings:
-        settings = training.settings(self.config, None)
+        settings = training.settings(self.config, self.tuned.base, None)
         if metrics:
             settings = replace(settings, metrics=list(metrics))
         if max_new_tokens:

@@ -15,7 +15,9 @@ from tunery.errors import DataError, Interrupted, ModelError, ResourceError, Tun
 from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
+from tunery.models.load import Base
 from tunery.run import build, processes
+from tunery.run.encode import model_limit
 from tunery.run.manifest import record, run_name, timestamp
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.records import logging_to, remembering, say, write_results
@@ -103,8 +105,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
     config, task, method, base = prepared.config, prepared.task, prepared.method, prepared.base
     machine.reset_peak_memory()
     model, head = build.with_head(base, task, config)
-    if not (resume and "base_metrics" in run.manifest()):
-        _evaluate_base(run, prepared, model)
+    _evaluate_base(run, prepared, model)
     build.attach(method, task, model, head, config)
     trained = weights.trainable(model)
     run.update_manifest(
@@ -178,13 +179,14 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool) -> 
     return now
 
 
-def settings(config: Config, generate_rows: int | None) -> Settings:
+def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:
     """How this run is evaluated."""
     return Settings(
         metrics=config.eval.metrics,
         batch_size=config.eval.batch_size,
         batch_tokens=config.train.micro_tokens,
         max_length=config.data.max_length or 512,
+        max_prompt=max(model_limit(base) - config.eval.max_new_tokens, 1),
         sampling=Sampling(max_new_tokens=config.eval.max_new_tokens),
         generate_rows=generate_rows,
     )
@@ -200,7 +202,7 @@ def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) 
         prepared.base.tokenizer,
         prepared.splits[split].examples,
         prepared.splits[split].rows,
-        settings(prepared.config, rows),
+        settings(prepared.config, prepared.base, rows),
     )
     if 0 < found.generated_rows < len(prepared.splits[split].examples):
         rows = len(prepared.splits[split].examples)
@@ -211,8 +213,9 @@ def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) 
 def _evaluate_base(run: RunDir, prepared: Prepared, model: nn.Module) -> None:
     """The same numbers for the untouched model, to stand beside the tuned ones."""
     for split in ("validation", "test"):
-        if split in prepared.splits:
+        key = "base_metrics" if split == "validation" else "base_test_metrics"
+        if split in prepared.splits and key not in run.manifest():
             say(f"scoring the base model on {split} rows")
             results = _scores(prepared, model, split, None)
             write_results(run, f"{split}-base", prepared.splits[split], prepared.task, results)
-            run.update_manifest(**{"base_metrics" if split == "validation" else "base_test_metrics": results.metrics})
+            run.update_manifest(**{key: results.metrics})

@@ -1,0 +1,87 @@
+"""docs/results.md from what the benchmarks measured (docs/benchmarks/*.json). ``--check``: is it fresh?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+TARGET = DOCS / "results.md"
+HEAD = """# Results
+
+Written by `python scripts/results.py` from what `make real` and `make bench` measured; no figure is typed in.
+The machine is a shared virtual one with two CPUs: ratios within a run mean something, absolute times little.
+"""
+
+
+def read(name: str) -> dict[str, Any]:
+    path = DOCS / "benchmarks" / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def accuracy(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Test accuracy, median of the seeds (`make real`)",
+        "",
+        "`minilm` on sst2 (1,821 test rows) and banking77 (77 labels, 3,080 test rows); settings chosen on the",
+        "validation rows.",
+        "",
+        "| experiment | settings | validation | test, each seed | median | asked for |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found.items():
+        runs = one["runs"].values()
+        validation = ", ".join(f"{run['validation']:.4f}" for run in runs)
+        test = ", ".join(f"{run['test']:.4f}" for run in runs)
+        settings = " ".join(f"`{setting}`" for setting in one["settings"])
+        median, target = one["test_accuracy_median"], one["target"]
+        lines.append(f"| {name} | {settings} | {validation} | {test} | **{median:.4f}** | ≥ {target} |")
+    return lines
+
+
+def sft(found: dict[str, Any]) -> list[str]:
+    ours, theirs = found["tunery"], found["trainer"]
+    rows = [
+        ("real tokens per second", "tokens_per_second", 1.0, ".0f"),
+        ("seconds of training", "seconds", 1.0, ".0f"),
+        ("peak memory, GB", "peak_memory_bytes", 1e-9, ".2f"),
+        ("validation loss per supervised token", "validation_loss", 1.0, ".4f"),
+    ]
+    lines = [
+        "## LoRA instruction tuning beside `transformers.Trainer` + peft (`make bench`)",
+        "",
+        f"`smollm2` on the alpaca set ({found['rows']} training rows), batch 8, at most 512 tokens, r=8 on all linear",
+        f"layers, one epoch, {found.get('threads', 2)} CPUs; both measured in one run.",
+        "",
+        "| | tunery | Trainer, fp32 | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for title, key, factor, form in rows:
+        a, b = ours[key] * factor, theirs[key] * factor
+        lines.append(f"| {title} | {a:{form}} | {b:{form}} | {a / b:.3f} |")
+    return lines
+
+
+def text() -> str:
+    parts = [HEAD]
+    if found := read("accuracy.json"):
+        parts.append("\n".join(accuracy(found)) + "\n")
+    if found := read("sft.json"):
+        parts.append("\n".join(sft(found)) + "\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    if "--check" in sys.argv:
+        if TARGET.read_text(encoding="utf-8") != text():
+            print("docs/results.md is stale: run python scripts/results.py", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.write_text(text(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
