@@ -14,8 +14,8 @@ from tunery.errors import DataError
 from tunery.protocols import Example
 from tunery.run.check import check
 from tunery.run.init import init
-from tunery.run.sniff import assign, languages
 from tunery.run.prepare import prepare
+from tunery.run.sniff import assign, languages
 
 CHAT = [
     {"messages": [{"role": "user", "content": f"问题 {i}"}, {"role": "assistant", "content": f"答案 {i}"}]}

@@ -157,7 +157,7 @@ def test_documented_examples(module: str) -> None:
 def test_listing_metrics_loads_nothing_heavy() -> None:
     code = (
         "import sys; from tunery import scoring; scoring.number_names();"
-        "print([m for m in ('torch', 'numpy', 'sklearn', 'rouge_score', 'sacrebleu', 'jieba') if m in sys.modules])"
+        "print([m for m in ('torch', 'numpy', 'sklearn', 'rouge_score', 'sacrebleu') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -488,11 +488,6 @@ def test_is_chinese(text: str, chinese: bool, cjk: bool) -> None:
 )
 def test_tokens(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
-
-
-def test_tokens_by_jieba_word(capfd: pytest.CaptureFixture[str]) -> None:
-    assert tokens("我们在上海学习PyTorch", words=True) == ["我们", "在", "上海", "学习", "pytorch"]
-    assert capfd.readouterr() == ("", "")
 
 
 def test_normalised_answers() -> None:

@@ -46,7 +46,8 @@ def writing(path: Path) -> Iterator[Path]:
         if scratch.is_dir():
             shutil.rmtree(scratch, ignore_errors=True)
         else:
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # below a file there is nothing to remove, but what it raises
+                scratch.unlink(missing_ok=True)
 
 
 def unwritable(error: OSError, path: Path) -> ResourceError:
@@ -166,6 +167,8 @@ class RunDir:
             values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ModelError(f"damaged: {error}", "restore the run or train it again", str(self.config_file)) from None
+        if not isinstance(values, dict):
+            raise ModelError("damaged: no sections", "restore the run or train it again", str(self.config_file))
         return configuration.build(values)
 
     def write_config(self, config: configuration.Config) -> None:

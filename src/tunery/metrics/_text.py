@@ -51,12 +51,11 @@ def is_chinese(text: str) -> bool:
     return han > 0 and han >= len(_OTHER_WORD.findall(text))
 
 
-def tokens(text: str, words: bool = False) -> list[str]:
+def tokens(text: str) -> list[str]:
     """Lower-case tokens without punctuation: Han and kana one by one, other scripts by word.
 
     Args:
         text: any text; full-width letters and digits become ordinary ones (NFKC).
-        words: cut Chinese into words with jieba instead (loads its dictionary, about a second).
 
     >>> tokens("PyTorch２.5，很快！")
     ['pytorch2', '5', '很', '快']
@@ -69,25 +68,13 @@ def tokens(text: str, words: bool = False) -> list[str]:
         if not in_word:
             continue
         for run in _CJK_RUN.findall("".join(characters)):
-            if not has_cjk(run):
-                found.append(run)
-            else:
-                found.extend(_jieba_words(run) if words else run)
+            found.extend(run if has_cjk(run) else [run])
     return found
 
 
 def _in_word(character: str) -> bool:
     # Combining marks (category M) are no letters, yet Hindi, Thai or Arabic words would fall apart without them.
     return character.isalnum() or unicodedata.category(character)[0] == "M"
-
-
-def _jieba_words(text: str) -> list[str]:
-    import logging
-
-    import jieba
-
-    jieba.setLogLevel(logging.WARNING)  # it prints progress to stderr at INFO
-    return [word for word in jieba.cut(text) if word.strip()]
 
 
 def normalise_answer(text: str, chinese: bool | None = None) -> str:

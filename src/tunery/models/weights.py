@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,21 @@ from torch import Tensor, nn
 from tunery.errors import ModelError
 
 
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Libraries written in Rust report a full disk by errors of their own; make it the OSError that it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1] or found[2])
+        raise OSError(number, os.strerror(number)) from error
+
+
 def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors; names that share memory (tied weights) are written once."""
     seen: set[int] = set()
@@ -24,7 +42,8 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
             continue
         seen.add(tensor.data_ptr())
         unique[name] = tensor.detach().to("cpu").contiguous()
-    save_file(unique, path, metadata={"format": "pt"})
+    with disk_errors():
+        save_file(unique, path, metadata={"format": "pt"})
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 from tunery import registry
 from tunery.config import Config
 from tunery.errors import ConfigError, ModelError
+from tunery.models import weights
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
 from tunery.run.encode import check_probe
@@ -39,10 +40,11 @@ class Tuned:
         """Method weights, tokenizer, template and labels."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self.task.state()
-        self.method.save(self.model, folder)
         if state.get("template"):  # what other programs take from the tokenizer is then what was trained with
             self.tokenizer.chat_template = state["template"]
-        self.tokenizer.save_pretrained(folder)
+        with weights.disk_errors():
+            self.method.save(self.model, folder)
+            self.tokenizer.save_pretrained(folder)
         write_json(folder / TASK_FILE, {"task": self.task.name, "head": list(self.head), "state": state})
 
 

@@ -27,6 +27,10 @@ class _Quiet(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Leave it to the next file that must be written to report the disk."""
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still in the buffer
+            super().close()
+
 
 class _Memory(logging.Handler):
     def __init__(self) -> None:

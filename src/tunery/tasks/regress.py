@@ -40,7 +40,8 @@ class Regress(Task):
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
         values = [_number(example) for example in examples if self.check(example) is None]
         if not values:
-            raise DataError("no training row has a number as its label", "task=classify takes names")
+            where = examples[0].where if examples else ""
+            raise DataError("no training row has a number as its label", "task=classify takes names", where)
         self.mean = sum(values) / len(values)
         self.deviation = math.sqrt(sum((v - self.mean) ** 2 for v in values) / len(values))
         if self.deviation == 0:
