@@ -156,9 +156,10 @@ def misleading(tmp_path: Path) -> dict[str, Any]:
     return {
         "data": write(tmp_path / "train.jsonl", rows),
         "data__validation": str(write(tmp_path / "wrong.jsonl", wrong)),
-        "eval__every": 2,
+        "eval__every": 5,
         "eval__metrics": ["accuracy", "loss"],
-        "train__lr": 1e-2,
+        "train__lr": 5e-3,
+        "train__dropout": 0.0,
         "train__max_steps": 60,
         "train__schedule": "constant",
         "train__warmup": 0,
@@ -167,14 +168,14 @@ def misleading(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_early_stopping_keeps_the_best_weights(tiny_bert: Path, tmp_path: Path) -> None:
-    run = train(tmp_path, tiny_bert, train__patience=2, **misleading(tmp_path))
+    run = train(tmp_path, tiny_bert, train__patience=3, **misleading(tmp_path))
     seen = {r["step"]: r["validation"]["accuracy"] for r in log(run) if "validation" in r}
     manifest = run.manifest
     assert manifest["stopped_early"]
     assert manifest["steps"] < 60
     best = max(seen.values())
     assert manifest["best_step"] == min(step for step, value in seen.items() if value == best)
-    assert manifest["steps"] == manifest["best_step"] + 2 * 2
+    assert manifest["steps"] == manifest["best_step"] + 3 * 5
     assert run.metrics["accuracy"] == best
     assert run.evaluate(run.config.data.validation)["metrics"]["accuracy"] == best
     assert seen[manifest["steps"]] < best, "the last weights are worse, so keeping them would show"
@@ -187,11 +188,11 @@ def test_early_stopping_keeps_the_best_weights(tiny_bert: Path, tmp_path: Path) 
 
 
 def test_without_patience_it_goes_on(tiny_bert: Path, tmp_path: Path) -> None:
-    settings = misleading(tmp_path) | {"train__max_steps": 24}
+    settings = misleading(tmp_path) | {"train__max_steps": 40}
     run = train(tmp_path, tiny_bert, train__patience=None, **settings)
-    assert run.manifest["steps"] == 24
+    assert run.manifest["steps"] == 40
     assert not run.manifest["stopped_early"]
-    assert run.manifest["best_step"] < 24
+    assert run.manifest["best_step"] < 40
     last = train(tmp_path, tiny_bert, train__patience=None, train__keep="last", **settings)
     assert last.metrics["accuracy"] < run.metrics["accuracy"]
 

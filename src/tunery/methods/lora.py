@@ -88,9 +88,10 @@ class Lora(Method):
         peft_bridge.save(model, folder)
 
     def load(self, model: nn.Module, folder: Path, head: tuple[str, ...], name: str = "default") -> None:
-        from tunery.models import peft_bridge
+        from tunery.models import fast_lora, peft_bridge
 
         peft_bridge.load(model, folder, name)
+        fast_lora.install(model)  # the same rounding as in training
 
     def activate(self, model: nn.Module, name: str | None) -> None:
         from tunery.models import peft_bridge

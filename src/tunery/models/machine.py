@@ -34,7 +34,7 @@ def prepare() -> None:
     torch.set_num_threads(cpus())
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 2_000_000_000)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
 
