@@ -12,7 +12,7 @@ from torch import nn
 from tunery import registry
 from tunery.config import Config
 from tunery.errors import ConfigError, ModelError
-from tunery.models import weights
+from tunery.models import fast_norm, weights
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
 from tunery.run.encode import check_probe
@@ -94,6 +94,7 @@ def attach(method: Method, task: Task, model: nn.Module, head: tuple[str, ...], 
         raise ConfigError(f"method {method.name} refuses task {task.name} here: {problem}", hint.strip(), "method.name")
     torch.manual_seed(config.train.seed + 1)
     method.attach(model, head)
+    fast_norm.install(model)
     if config.train.gradient_checkpointing:
         enable = getattr(model, "gradient_checkpointing_enable", None) or getattr(
             getattr(model, "backbone", None), "gradient_checkpointing_enable", None
