@@ -103,7 +103,7 @@ def train(folder: Path, model: Path, data: Path, **settings: Any) -> Run:
 
 
 def lively(base: Path, folder: Path) -> Path:
-    """A copy of a tiny decoder with ten times larger embeddings.
+    """A copy of a tiny decoder with ten times larger embeddings, of tokens and of positions.
 
     With random embeddings of deviation 0.02, tied to the output, no method that leaves them alone can move the
     logits far enough to learn anything.
@@ -112,7 +112,9 @@ def lively(base: Path, folder: Path) -> Path:
 
     model = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(10)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.mul_(10)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     return folder

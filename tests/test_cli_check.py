@@ -102,7 +102,7 @@ def test_labels_that_training_never_saw(tmp_path: Path, tiny_bert: Path) -> None
     splits = {"validation": [*labelled(6, seed=3), {"text": "so so", "label": "neutral"}]}
     found = looked(tmp_path, tiny_bert, labelled(60), **splits)
     assert kinds(found)["bad_row"] == [7] and found["exit_code"] == 3
-    assert "'neutral' does not occur in the training rows" in found["findings"][0]["message"]
+    assert "'neutral' is not among the training rows" in found["findings"][0]["message"]
     assert looked(tmp_path, tiny_bert, labelled(60), "data.on_bad_row=drop", **splits)["exit_code"] == 0
 
 

@@ -240,6 +240,7 @@ def load(path: str | Path) -> Run:
 
 def train(
     data: str | Path | Sequence[str | Path] | None = None,
+    /,
     *,
     config: str | Path | None = None,
     overrides: Iterable[str] = (),
@@ -248,13 +249,15 @@ def train(
     """Train and return the finished run.
 
     Args:
-        data: training file or files.
+        data: training file or files; or by name, ``data={"train": FILE, "test": FILE}``.
         config: a YAML file to start from.
         overrides: ``"section.key=value"``, as on the command line.
         settings: sections or names: ``model="minilm"``, ``task="classify"``, ``method="lora"``,
             ``train={"lr": 1e-4}``.
     """
     values = dict(settings)
+    if not isinstance(values.get("data", {}), Mapping):
+        data = values.pop("data")
     if data is not None:
         files = str(data) if isinstance(data, str | Path) else [str(f) for f in data]
         values["data"] = {**values.get("data", {}), "train": files}

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from tunery import scoring
@@ -184,7 +185,7 @@ class Trainer:
     def _evaluate(self, at: dict[str, float], progress: Progress) -> None:
         if self.evaluate is None:
             return
-        metrics = self.evaluate()
+        metrics = self._of_first(self.evaluate())
         self._log({**at, "validation": metrics})
         progress.evaluated(self.now.step, metrics)
         value = metrics[self.task.monitor]
@@ -199,6 +200,12 @@ class Trainer:
             self.now.waited += 1
             if self.config.patience is not None and self.now.waited >= self.config.patience:
                 self.now.stopped_early = True
+
+    def _of_first(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The first process's numbers: a last bit of difference must not make one of them stop early alone."""
+        if self.accelerator.num_processes > 1:
+            (metrics,) = broadcast_object_list([metrics])
+        return metrics
 
     def _settle(self) -> None:
         """Put the weights in place that the run keeps."""
