@@ -48,6 +48,7 @@ def main() -> int:
     log = logging.getLogger("tunery")
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
+    log.propagate = False
     run = tunery.train(config=args.config, overrides=args.overrides)
     base = read(run.path / "eval" / "test-base" / "predictions.jsonl")
     tuned = read(run.path / "eval" / "test" / "predictions.jsonl")
