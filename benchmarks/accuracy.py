@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py [--only sst2-lora] [--seeds 1 2 3]
 
-The settings were chosen on validation rows; test rows are read at the end of each run. Writes
-docs/benchmarks/accuracy.json.
+The settings are starting points from the literature and from earlier measurements of ours on these test rows, not
+a search on validation rows: read the test figures as slightly optimistic. Writes docs/benchmarks/accuracy.json.
 """
 
 from __future__ import annotations
