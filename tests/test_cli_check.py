@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 import verbs
 from small import labelled, questions, scored, write
 from tunery import config
-from tunery.errors import DataError
+from tunery.errors import DataError, ModelError
 from tunery.run.check import check, quantiles
 from tunery.run.prepare import prepare
 from tunery.tasks.instruct import Instruct
@@ -220,3 +220,8 @@ def test_quantiles() -> None:
     assert quantiles([]) == {}
     assert quantiles([7]) == {"min": 7, "median": 7, "p95": 7, "max": 7}
     assert quantiles(range(101)) == {"min": 0, "median": 50, "p95": 95, "max": 100}
+
+
+def test_a_model_that_training_would_refuse(tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(ModelError, match="task instruct needs a decoder"):
+        looked(tmp_path, tiny_bert, questions(12))

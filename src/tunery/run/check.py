@@ -21,6 +21,7 @@ from tunery.data.ledger import Ledger
 from tunery.errors import DataError
 from tunery.models.load import Base, open_base
 from tunery.protocols import Example, Task
+from tunery.run import build
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
 from tunery.run.records import pulling
@@ -61,6 +62,7 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS) -> Inspection:
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
     base = open_base(config.model, progress=pulling)
+    build.check_family(task, base)
     length = max_length(config.data.max_length, task, base)
     return Inspection(lenient, dataset, task, base, length, refusal)
 
