@@ -13,7 +13,7 @@ methods or checking a configuration costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 """Label of a position that carries no loss (the value torch's ``cross_entropy`` ignores by default)."""
+
+
+SOFT = 1 << 24
+"""Token ids from here on are soft: id ``SOFT + n`` stands for the n-th vector (from 0) that a method learns. They
+travel in ``ids`` like any other token, so padding, spans, caches and heads need not know of them; the method puts
+its vectors in place where ids become embeddings. A label is never soft.
+"""
 
 
 class Strict(BaseModel):
@@ -62,7 +69,9 @@ class Example:
     """One example, whatever file format it came from and whatever model will read it.
 
     Conversations and question/answer rows fill ``messages`` (the last one is the answer to learn; it is
-    absent in rows that only ask). Classification, regression and plain text fill ``text``.
+    absent in rows that only ask). Classification, regression and plain text fill ``text``. Extractive questions
+    fill ``text`` (the question), ``text_pair`` (the context), ``references`` and ``starts``; tagged sentences fill
+    ``words`` and ``tags``.
     """
 
     file: str
@@ -75,6 +84,11 @@ class Example:
     """Every accepted answer, the first being the one in ``messages``."""
     contains: tuple[str, ...] = ()
     """Key facts that a right answer must contain."""
+    starts: tuple[int, ...] = ()
+    """Where in ``text_pair`` each of ``references`` begins, in characters."""
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    """One tag a word (BIO); empty in rows to predict."""
 
     @property
     def where(self) -> str:
@@ -86,6 +100,8 @@ class Example:
         if self.messages:
             asked = self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
             return "\n".join(message.content for message in asked)
+        if self.words:
+            return " ".join(self.words)
         return self.text if self.text_pair is None else f"{self.text}\n{self.text_pair}"
 
 
@@ -95,13 +111,17 @@ class Encoded:
 
     ``labels[i]`` is ``ids[i]`` where that token is to be predicted (from the positions before it) and
     ``IGNORE`` elsewhere. ``target`` is the class id, class vector or number of tasks that score a row
-    as a whole.
+    as a whole. The others belong to tasks that predict something else: ``tags[i]`` the class of position i,
+    ``answer`` the ids that an encoder-decoder writes, ``span`` the first and last position of an answer in ``ids``.
     """
 
     ids: list[int]
     labels: list[int] | None = None
     target: int | float | list[float] | None = None
     type_ids: list[int] | None = None
+    tags: list[int] | None = None
+    answer: list[int] | None = None
+    span: tuple[int, int] | None = None
     truncated: bool = False
     row: int = 0
     """Index of the example in its split (windows of one document share it)."""
@@ -109,14 +129,51 @@ class Encoded:
     @property
     def supervised(self) -> int:
         """Number of targets: supervised tokens, or 1 for a task that scores rows."""
-        if self.labels is None:
-            return 0 if self.target is None else 1
-        return sum(label != IGNORE for label in self.labels[1:])
+        if self.labels is not None:
+            return sum(label != IGNORE for label in self.labels[1:])
+        if self.tags is not None:
+            return sum(tag != IGNORE for tag in self.tags)
+        if self.answer is not None:
+            return len(self.answer)
+        return 0 if self.target is None and self.span is None else 1
+
+    def insert(self, at: int, ids: Sequence[int]) -> None:
+        """Put tokens without a target before position ``at``; everything that speaks of positions moves along."""
+        if self.labels is not None:
+            self.labels[at:at] = [IGNORE] * len(ids)
+        if self.tags is not None:
+            self.tags[at:at] = [IGNORE] * len(ids)
+        if self.type_ids is not None:
+            kind = self.type_ids[min(at, len(self.type_ids) - 1)]
+            self.type_ids[at:at] = [kind] * len(ids)
+        if self.span is not None:
+            first, last = (place + len(ids) if place >= at else place for place in self.span)
+            self.span = (first, last)
+        self.ids[at:at] = ids
+
+    def without_soft(self) -> Encoded:
+        """The same row as the bare base model reads it: without soft tokens."""
+        if all(i < SOFT for i in self.ids):
+            return self
+        kept = [place for place, i in enumerate(self.ids) if i < SOFT]
+
+        def pick(values: list[int] | None) -> list[int] | None:
+            return None if values is None else [values[place] for place in kept]
+
+        return replace(
+            self,
+            ids=[self.ids[place] for place in kept],
+            labels=pick(self.labels),
+            type_ids=pick(self.type_ids),
+            tags=pick(self.tags),
+            span=None if self.span is None else (kept.index(self.span[0]), kept.index(self.span[1])),
+        )
 
 
 Batch = dict[str, "Tensor"]
 """``input_ids``, ``attention_mask`` (both [rows, length]) and what the task's loss needs:
-``labels`` [rows, length] or ``target`` [rows] / [rows, classes]."""
+``labels`` or ``tags`` [rows, length], ``answer`` [rows, answer length] (``IGNORE`` where it is padded),
+``span`` [rows, 2], or ``target`` [rows] / [rows, classes]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +321,11 @@ class Method(Plugin):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def prepare(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Called once before rows are encoded and before ``attach`` or ``load``: a method that learns soft tokens
+        looks into the task's template for them, or tells the task where to put some.
+        """
 
     def default_lr(self, parameters: int, family: str) -> float:
         """A starting learning rate. ``parameters``: of the base; ``family``: decoder, encoder or encoder-decoder."""

@@ -52,6 +52,15 @@ def in_order(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[l
     return micro_batches(range(len(lengths)), lengths, most_rows, most_tokens)
 
 
+def _padded(values: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
+    import torch
+
+    padded = torch.full((len(values), max(map(len, values))), filling, dtype=torch.long)
+    for i, value in enumerate(values):
+        padded[i, : len(value)] = torch.tensor(value)
+    return padded
+
+
 def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
     """Padded on the right; padding is told by position (``attention_mask``), never by id."""
     import torch
@@ -63,16 +72,17 @@ def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         mask[i, : len(row.ids)] = 1
     batch: Batch = {"input_ids": ids, "attention_mask": mask}
-    if rows[0].labels is not None:
-        labels = torch.full((len(rows), longest), IGNORE, dtype=torch.long)
-        for i, row in enumerate(rows):
-            labels[i, : len(row.ids)] = torch.tensor(row.labels)
-        batch["labels"] = labels
-    if rows[0].type_ids is not None:
-        types = torch.zeros((len(rows), longest), dtype=torch.long)
-        for i, row in enumerate(rows):
-            types[i, : len(row.ids)] = torch.tensor(row.type_ids)
-        batch["token_type_ids"] = types
+    for name, values, filling in (
+        ("labels", [row.labels for row in rows], IGNORE),
+        ("tags", [row.tags for row in rows], IGNORE),
+        ("token_type_ids", [row.type_ids for row in rows], 0),
+        ("answer", [row.answer for row in rows], IGNORE),
+    ):
+        given = [value for value in values if value is not None]
+        if len(given) == len(rows):
+            batch[name] = _padded(given, filling)
+    if all(row.span is not None for row in rows):
+        batch["span"] = torch.tensor([row.span for row in rows])
     if all(row.target is not None for row in rows):
         whole = all(isinstance(row.target, int) for row in rows)
         batch["target"] = torch.tensor([row.target for row in rows], dtype=torch.long if whole else torch.float32)

@@ -125,6 +125,7 @@ def load(run: RunDir) -> Tuned:
     stored = read_json(run.model / TASK_FILE)
     task, method = parts(config)
     task.restore(stored["state"])
+    method.prepare(task, base.tokenizer)
     check_probe(manifest["probe"], task, base.tokenizer, str(run.path))
     model, head = with_head(base, task, config)
     if list(head) != stored["head"]:

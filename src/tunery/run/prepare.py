@@ -50,6 +50,7 @@ def prepare(config: Config) -> Prepared:
     _refuse_unknown(dataset, task, config)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
+    method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
     splits = {
         name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger)
