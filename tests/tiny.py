@@ -37,6 +37,12 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
+    "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 
 
 def byte_bpe(special: list[str], size: int = 400) -> Tokenizer:
@@ -65,6 +71,10 @@ def word_piece(size: int = 500) -> Tokenizer:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
+
+
+def _word_names() -> dict[str, str]:
+    return {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
 
 def _save(folder: Path, model_class: Any, config: Any, tokenizer: Tokenizer, **named: Any) -> Path:
@@ -128,8 +138,8 @@ def tiny_gpt2(folder: Path) -> Path:
     return _save(folder, transformers.GPT2LMHeadModel, config, tokenizer, bos_token=end, eos_token=end, unk_token=end)
 
 
-def tiny_bert(folder: Path) -> Path:
-    """An encoder, saved as bare backbone with pooler."""
+def tiny_bert(folder: Path, model_class: Any = transformers.BertModel) -> Path:
+    """An encoder, saved as bare backbone with pooler unless another class of BERT's is named."""
     tokenizer = word_piece()
     config = transformers.BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -140,8 +150,7 @@ def tiny_bert(folder: Path) -> Path:
         max_position_embeddings=LENGTH,
         pad_token_id=0,
     )
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    return _save(folder, transformers.BertModel, config, tokenizer, types=True, **names)
+    return _save(folder, model_class, config, tokenizer, types=True, **_word_names())
 
 
 def tiny_roberta(folder: Path) -> Path:
@@ -187,12 +196,149 @@ def tiny_t5(folder: Path) -> Path:
     return _save(folder, transformers.T5ForConditionalGeneration, config, tokenizer, **names)
 
 
+def tiny_distilbert(folder: Path) -> Path:
+    """An encoder without segment ids, saved with its masked-language head as DistilBERT's checkpoints are."""
+    tokenizer = word_piece()
+    config = transformers.DistilBertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        dim=HIDDEN,
+        hidden_dim=64,
+        n_layers=LAYERS,
+        n_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+    )
+    return _save(folder, transformers.DistilBertForMaskedLM, config, tokenizer, **_word_names())
+
+
+def tiny_deberta(folder: Path) -> Path:
+    """DeBERTa-v2 with disentangled attention over relative positions, as version 3's checkpoints set it."""
+    tokenizer = word_piece()
+    config = transformers.DebertaV2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        relative_attention=True,
+        position_buckets=16,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        type_vocab_size=0,
+        pad_token_id=0,
+        legacy=False,
+    )
+    return _save(folder, transformers.DebertaV2ForMaskedLM, config, tokenizer, **_word_names())
+
+
+def tiny_modernbert(folder: Path) -> Path:
+    """An encoder with rotary positions, gated feed-forward layers and local beside global attention."""
+    tokenizer = word_piece()
+    config = transformers.ModernBertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        global_attn_every_n_layers=2,
+        local_attention=8,
+        pad_token_id=0,
+        cls_token_id=2,
+        bos_token_id=2,
+        sep_token_id=3,
+        eos_token_id=3,
+    )
+    return _save(folder, transformers.ModernBertForMaskedLM, config, tokenizer, **_word_names())
+
+
+def tiny_qwen(folder: Path) -> Path:
+    """Qwen3: normed queries and keys, grouped heads, ChatML; as there, padding and end are tokens of their own."""
+    tokenizer = byte_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    config = transformers.Qwen3Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return _save(folder, transformers.Qwen3ForCausalLM, config, tokenizer, template=CHATML, **names)
+
+
+def tiny_gemma(folder: Path) -> Path:
+    """Gemma 2: scaled embeddings, sliding windows beside full attention, softcapped logits, padding on the left."""
+    tokenizer = byte_bpe(["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", 2)]
+    )
+    config = transformers.Gemma2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=16,
+        max_position_embeddings=LENGTH,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
+    return _save(
+        folder, transformers.Gemma2ForCausalLM, config, tokenizer, template=GEMMA, padding_side="left", **names
+    )
+
+
+def tiny_bart(folder: Path) -> Path:
+    """An encoder-decoder with learnt positions, whose decoder begins with the end token."""
+    tokenizer = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    config = transformers.BartConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=HIDDEN,
+        encoder_layers=LAYERS,
+        decoder_layers=LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=LENGTH,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+    )
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    names |= {"unk_token": "<unk>", "mask_token": "<mask>"}
+    return _save(folder, transformers.BartForConditionalGeneration, config, tokenizer, **names)
+
+
 BUILDERS = {
-    "llama": tiny_llama,
-    "gpt2": tiny_gpt2,
     "bert": tiny_bert,
+    "distilbert": tiny_distilbert,
     "roberta": tiny_roberta,
+    "deberta": tiny_deberta,
+    "modernbert": tiny_modernbert,
+    "gpt2": tiny_gpt2,
+    "llama": tiny_llama,
+    "qwen": tiny_qwen,
+    "gemma": tiny_gemma,
     "t5": tiny_t5,
+    "bart": tiny_bart,
 }
 
 

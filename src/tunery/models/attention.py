@@ -23,6 +23,8 @@ def choose_attention(model: nn.Module, shape: tuple[int, ...] | torch.Size, devi
     if device.type != "cpu" or current not in ("sdpa", "eager"):
         return
     wanted = "eager" if shape[1] <= EAGER_UP_TO else "sdpa"
+    if wanted == "sdpa" and not all(getattr(type(module), "_supports_sdpa", True) for module in model.modules()):
+        return  # Gemma 2 caps its scores, DeBERTa has positions of its own: eager at any length
     if current != wanted:
         for module in model.modules():
             inner = getattr(module, "config", None)
