@@ -21,7 +21,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.float()
+        wide = x.float()  # to the bit as the stock layer, so that a disabled adapter is the base
         scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x, weight, scale)
         return wide.mul_(scale).to(x.dtype).mul_(weight) if x.dtype != torch.float32 else wide * scale * weight
@@ -29,10 +29,9 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
-        inner = (grad * weight).float()
-        unit = x.float() * scale
-        share = (inner * unit).mean(-1, keepdim=True)
-        return inner.addcmul_(unit, share, value=-1).mul_(scale).to(x.dtype), None, None
+        inner = grad * weight
+        share = (inner * x).sum(-1, keepdim=True, dtype=torch.float32) * (scale.pow(3) / x.shape[-1])
+        return inner.float().mul_(scale).addcmul_(x.float(), share, value=-1).to(x.dtype), None, None
 
 
 def install(model: nn.Module) -> None:

@@ -42,6 +42,11 @@ def selected_logits(model: Any, keep: Tensor, **inputs: Tensor) -> Tensor:
     return logits
 
 
+CHUNK = 16
+"""Rows of logits that are worked on at a time: 16 x 49,152 fp32 values stay in a core's cache (60 ms for 768 rows
+where 256 at a time took 310)."""
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Summed cross-entropy whose gradient is made in the forward pass, some rows at a time.
 
@@ -74,7 +79,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """[targets, vocabulary], [targets] → sum of cross-entropies in fp32, number of targets."""
-    total: Tensor = _CrossEntropy.apply(logits, targets, 256)  # type: ignore[no-untyped-call]
+    total: Tensor = _CrossEntropy.apply(logits, targets, CHUNK)  # type: ignore[no-untyped-call]
     return total, torch.tensor(targets.numel(), device=targets.device)
 
 
