@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tiny
 import wheels
 from tunery.models import packs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-suite", action="store_true", help="write what the common suite finds to docs/suite.json")
 
 
 @pytest.fixture(autouse=True)
@@ -24,29 +29,17 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
 
 
-@pytest.fixture(scope="session")
-def tiny_llama(models_folder: Path) -> Path:
-    return tiny.tiny_llama(models_folder / "llama")
+def _tiny(name: str) -> Any:
+    """The fixture ``tiny_NAME``: a folder with that model."""
+
+    @pytest.fixture(scope="session", name=f"tiny_{name}")
+    def build(models_folder: Path) -> Path:
+        return tiny.BUILDERS[name](models_folder / name)
+
+    return build
 
 
-@pytest.fixture(scope="session")
-def tiny_gpt2(models_folder: Path) -> Path:
-    return tiny.tiny_gpt2(models_folder / "gpt2")
-
-
-@pytest.fixture(scope="session")
-def tiny_bert(models_folder: Path) -> Path:
-    return tiny.tiny_bert(models_folder / "bert")
-
-
-@pytest.fixture(scope="session")
-def tiny_roberta(models_folder: Path) -> Path:
-    return tiny.tiny_roberta(models_folder / "roberta")
-
-
-@pytest.fixture(scope="session")
-def tiny_t5(models_folder: Path) -> Path:
-    return tiny.tiny_t5(models_folder / "t5")
+globals().update({f"_tiny_{name}": _tiny(name) for name in tiny.BUILDERS})
 
 
 @pytest.fixture(scope="session")
