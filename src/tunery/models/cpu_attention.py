@@ -1,0 +1,123 @@
+"""Attention whose backward pass is fast on a CPU.
+
+SDPA's flash kernel takes a third of a LoRA step of smollm2 there, nearly all of it in the backward pass, and eager
+attention keeps fp32 copies of [heads, length, length] for each row and layer. Here a block of queries is small enough
+for the cache, what a causal block cannot see is not computed, keys that several heads share are not copied, and
+only queries, keys and values are kept: shares are computed again in the backward pass (Dao et al. 2022,
+arXiv:2205.14135). Without gradients it is SDPA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NAME = "tunery_cpu"
+BLOCK = 1 << 20
+"""Scores of a block of queries, all rows and heads together: 2 MB in bf16."""
+
+
+def register() -> None:
+    """Make it known to transformers; its masks are those of SDPA."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """As transformers' SDPA function: [rows, heads, length, size] each → [rows, length, heads, size]."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    plain = attention_mask is None or attention_mask.dtype == torch.bool
+    learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if dropout or not plain or not learns or settings.get("position_bias") is not None:
+        found, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **settings
+        )
+        return found, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out: Tensor = _Attention.apply(query, key, value, attention_mask, causal, scale)  # type: ignore[no-untyped-call]
+    return out, None
+
+
+class _Attention(torch.autograd.Function):
+    """query [rows, heads, length, size]; key, value [rows, groups, keys, size]; mask [rows or 1, 1, length, keys],
+    true where a key is visible, or None → [rows, length, heads, size].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value, mask)
+        ctx.causal, ctx.scale = causal, scale
+        rows, heads, length, _ = query.shape
+        out = query.new_empty(rows, length, heads, value.shape[-1])
+        values = value.flatten(0, 1)
+        for part, seen in _blocks(query, key, causal):
+            shares, _ = _shares(query, key, mask, causal, scale, part, seen)
+            found = torch.bmm(shares, values[:, :seen])
+            out[:, part] = found.view(rows, heads, -1, value.shape[-1]).transpose(1, 2)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask = ctx.saved_tensors
+        grad_query = torch.empty_like(query)
+        keys, values = key.flatten(0, 1), value.flatten(0, 1)
+        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+        by_head = grad.transpose(1, 2)
+        for part, seen in _blocks(query, key, ctx.causal):
+            shares, asked = _shares(query, key, mask, ctx.causal, ctx.scale, part, seen)
+            given = by_head[:, :, part].reshape(len(keys), -1, value.shape[-1])
+            grad_shares = torch.bmm(given, values[:, :seen].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+            grad_values[:, :seen] += torch.bmm(shares.transpose(1, 2), given)
+            grad_keys[:, :seen] += torch.bmm(grad_scores.transpose(1, 2), asked)
+            found = torch.bmm(grad_scores, keys[:, :seen]).mul_(ctx.scale)
+            grad_query[:, :, part] = found.view(*query.shape[:2], -1, query.shape[-1])
+        return grad_query, grad_keys.view_as(key), grad_values.view_as(value), None, None, None
+
+
+def _blocks(query: Tensor, key: Tensor, causal: bool) -> Iterator[tuple[slice, int]]:
+    """Blocks of queries, and how many keys the last query of each may see (keys in front belong to a prefix)."""
+    rows, heads, length, _ = query.shape
+    keys = key.shape[2]
+    size = min(max(BLOCK // (rows * heads * keys), 16), length)
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        yield slice(start, end), end + keys - length if causal else keys
+
+
+def _shares(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float, part: slice, seen: int
+) -> tuple[Tensor, Tensor]:
+    """Softmax over the keys, and the scaled queries: [rows * groups, heads of a group * queries, keys or size]."""
+    rows, groups = key.shape[:2]
+    asked = query[:, :, part].reshape(rows * groups, -1, query.shape[-1]) * scale
+    scores = torch.bmm(asked, key.flatten(0, 1)[:, :seen].transpose(1, 2))
+    count = part.stop - part.start
+    square = scores.view(rows, -1, count, seen)  # [rows, heads, queries, keys]
+    lowest = torch.finfo(scores.dtype).min
+    if mask is not None:
+        square.masked_fill_(~mask[:, :, part, :seen], lowest)
+    elif causal:
+        later = torch.ones(count, count, dtype=torch.bool, device=scores.device).triu(1)
+        square[..., seen - count :].masked_fill_(later, lowest)
+    return scores.softmax(-1), asked
