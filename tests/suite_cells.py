@@ -62,7 +62,7 @@ ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
 """Rows of a few tokens each; for other tasks those of ``small``."""
 METHOD: dict[str, dict[str, Any]] = {}
 """What tiny models need changed in a method's configuration."""
-LR: dict[str, float] = {"adalora": 5e-2, "ia3": 5e-2, "bitfit": 3e-2}
+LR: dict[str, float] = {"adalora": 5e-2, "ia3": 5e-2}
 """Learning rates of methods that learn eight rows by another one than ``DEFAULT_LR``."""
 DEFAULT_LR = 1e-2
 

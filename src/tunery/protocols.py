@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tunery.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
@@ -113,6 +115,8 @@ class Encoded:
     ``IGNORE`` elsewhere. ``target`` is the class id, class vector or number of tasks that score a row
     as a whole. The others belong to tasks that predict something else: ``tags[i]`` the class of position i,
     ``answer`` the ids that an encoder-decoder writes, ``span`` the first and last position of an answer in ``ids``.
+    ``offsets[i]`` is the [start, end) that position i stands for, in characters of ``text_pair`` or in words, and
+    empty where it stands for none: with them the task finds its answer in the example again.
     """
 
     ids: list[int]
@@ -122,9 +126,15 @@ class Encoded:
     tags: list[int] | None = None
     answer: list[int] | None = None
     span: tuple[int, int] | None = None
+    offsets: list[tuple[int, int]] | None = None
     truncated: bool = False
     row: int = 0
     """Index of the example in its split (windows of one document share it)."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model computes for this row."""
+        return len(self.ids) + len(self.answer or ())
 
     @property
     def supervised(self) -> int:
@@ -146,6 +156,8 @@ class Encoded:
         if self.type_ids is not None:
             kind = self.type_ids[min(at, len(self.type_ids) - 1)]
             self.type_ids[at:at] = [kind] * len(ids)
+        if self.offsets is not None:
+            self.offsets[at:at] = [(0, 0)] * len(ids)
         if self.span is not None:
             first, last = (place + len(ids) if place >= at else place for place in self.span)
             self.span = (first, last)
@@ -157,7 +169,7 @@ class Encoded:
             return self
         kept = [place for place, i in enumerate(self.ids) if i < SOFT]
 
-        def pick(values: list[int] | None) -> list[int] | None:
+        def pick(values: list[Any] | None) -> list[Any] | None:
             return None if values is None else [values[place] for place in kept]
 
         return replace(
@@ -166,8 +178,22 @@ class Encoded:
             labels=pick(self.labels),
             type_ids=pick(self.type_ids),
             tags=pick(self.tags),
+            offsets=pick(self.offsets),
             span=None if self.span is None else (kept.index(self.span[0]), kept.index(self.span[1])),
         )
+
+
+Position = Literal["before", "after", "between"]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftPlacement:
+    """Soft tokens that a method puts into every row, where the task's template has none: ``before`` the input,
+    ``after`` it (and before what asks for an answer), or ``between`` all that is asked and the answer.
+    """
+
+    tokens: int
+    position: Position
 
 
 Batch = dict[str, "Tensor"]
@@ -181,7 +207,7 @@ class Prediction:
     """What the model says about one example, in words a user understands."""
 
     value: Any
-    """Label, list of labels, number or generated text."""
+    """Label, list of labels, number, text, or list of tags."""
     probabilities: dict[str, float] | None = None
 
 
@@ -191,7 +217,7 @@ class Scored:
 
     predictions: list[Any] = field(default_factory=list)
     references: list[Any] = field(default_factory=list)
-    """Label, tuple of labels, number, or tuple of accepted answers."""
+    """Label, tuple of labels, number, tuple of accepted answers, or tuple of tags."""
     contains: list[tuple[str, ...]] = field(default_factory=list)
     labels: tuple[str, ...] = ()
     """All class names, in order, for classification."""
@@ -256,9 +282,24 @@ class Task(Plugin):
     """Kinds of base model it can use."""
     on_long: ClassVar[Literal["truncate", "window"]] = "truncate"
     default_max_length: ClassVar[int] = 512
+    soft_positions: ClassVar[tuple[Position, ...]] = ("before", "after", "between")
+    """Where soft tokens can change what the model predicts."""
+    soft: SoftPlacement | None = None
+    """Set by ``Method.prepare``. ``data.soft.encode`` and ``data.soft.prompt`` put them in: call those, not ``encode``
+    and ``prompt``, to get what the model reads."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def soft_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Number of soft tokens ``[soft:n]`` in the task's template (``data.soft.count``)."""
+        return 0
+
+    def soft_at(self, position: Position, example: Example, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """Position in the ids of ``encode`` and ``prompt`` where soft tokens go ``after`` the input or ``between`` it
+        and the answer; None: before the special tokens that end a row.
+        """
+        return None
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
         """Learn from the training examples what the head needs; ``labels``: names and order the user wants.
@@ -274,6 +315,12 @@ class Task(Plugin):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of ``state``."""
+
+    def refuses(self, base: Any) -> str | None:
+        """Why this base cannot be used, beside its family, with the alternative ("problem; hint"); or None. Reads no
+        weights, so that it costs nothing before the data is encoded.
+        """
+        return None
 
     def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
         """Load the base with this task's head → model, names of the modules that are new."""
@@ -301,6 +348,16 @@ class Task(Plugin):
         """Outputs of ``loss`` → one prediction a row, for tasks whose output is logits."""
         raise NotImplementedError
 
+    def combine(
+        self, rows: Sequence[Encoded], predictions: Sequence[Prediction], examples: Sequence[Example]
+    ) -> list[Prediction]:
+        """What ``decode`` says of the rows → one prediction an example, in the order of ``examples``.
+
+        ``rows[i].row`` is the index of its example. A task that cuts an example into windows, or needs the example
+        to put its outputs into words, does so here.
+        """
+        return list(predictions)
+
     def reference(self, example: Example) -> Any:
         """What a prediction is compared with."""
         raise NotImplementedError
@@ -324,8 +381,14 @@ class Method(Plugin):
 
     def prepare(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
         """Called once before rows are encoded and before ``attach`` or ``load``: a method that learns soft tokens
-        looks into the task's template for them, or tells the task where to put some.
+        looks into the task's template for them, or tells the task where to put some. Raises ConfigError.
         """
+        if task.soft_tokens(tokenizer):
+            raise ConfigError(
+                f"the template has soft tokens, and method {self.name} learns none",
+                "use method=p_tuning or prompt, or take [soft:n] out of it",
+                "task.template",
+            )
 
     def default_lr(self, parameters: int, family: str) -> float:
         """A starting learning rate. ``parameters``: of the base; ``family``: decoder, encoder or encoder-decoder."""
@@ -344,8 +407,27 @@ class Method(Plugin):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         return [{"named": named, "lr_scale": 1.0}]
 
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Called after each optimizer step (rank schedules and the like)."""
+    def begin(self, model: nn.Module, total_steps: int) -> None:
+        """Called once after ``attach``, before the first step or the checkpoint to resume from (schedules)."""
+
+    def before_step(self, model: nn.Module, step: int, weights: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Called before each optimizer step; ``step`` counts from 1.
+
+        Args:
+            weights: by parameter name, the optimizer's fp32 copy and its gradient: that of the mean loss over all
+                targets of the step, before clipping. A term of the method's own is added to it in place.
+        """
+
+    def after_step(self, model: nn.Module, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Called after each optimizer step.
+
+        Args:
+            weights: by parameter name, the optimizer's fp32 copies; what is changed in the model changes here too.
+        """
+
+    def complete(self, step: int) -> bool:
+        """Whether the weights after this step may be those that the run keeps (a rank schedule must be over)."""
+        return True
 
     def train_state(self, model: nn.Module) -> dict[str, Tensor]:
         """What resuming needs beside the trained parameters and the optimizer's state."""
@@ -383,7 +465,7 @@ class Metric(Plugin):
     """A pure function of predictions and references → numbers with fixed names."""
 
     numbers: ClassVar[tuple[Number, ...]]
-    kind: ClassVar[Literal["classes", "multilabel", "numbers", "text", "loss"]]
+    kind: ClassVar[Literal["classes", "multilabel", "numbers", "text", "tags", "loss"]]
     """Which predictions it can read."""
 
     def compute(self, scored: Scored) -> dict[str, float]:

@@ -40,7 +40,9 @@ class Freeze(Method):
         return 1e-4 if family == "encoder" else 2e-5
 
     def refuses(self, task: object, model: nn.Module) -> str | None:
-        if getattr(model, "is_quantized", False):
+        from tunery.models import quantise
+
+        if quantise.is_quantised(model):
             return "quantised weights cannot be trained; use method=lora on a quantised base"
         return None
 

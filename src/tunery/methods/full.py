@@ -27,7 +27,9 @@ class Full(Method):
         return 5e-5 if family == "encoder" else 2e-5
 
     def refuses(self, task: object, model: nn.Module) -> str | None:
-        if getattr(model, "is_quantized", False):
+        from tunery.models import quantise
+
+        if quantise.is_quantised(model):
             return "quantised weights cannot be trained; use method=lora on a quantised base"
         return None
 

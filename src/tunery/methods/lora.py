@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunery.errors import ConfigError
 from tunery.protocols import Method, Strict
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class Lora(Method):
@@ -27,6 +27,11 @@ class Lora(Method):
         )
         rslora: bool = Field(False, description="scale by alpha / sqrt(r) (arXiv:2312.03732)")
         dora: bool = Field(False, description="train magnitude and direction apart (arXiv:2402.09353)")
+        init: Literal["default", "gaussian", "pissa"] = Field(
+            "default",
+            description="where A starts: uniform, Gaussian, or A and B from the weights' largest singular values "
+            "(PiSSA, arXiv:2404.02948)",
+        )
         lora_plus: float | None = Field(
             None, gt=0, description="learning rate of B over that of A, usually 16 (LoRA+, arXiv:2402.12354)"
         )
@@ -39,40 +44,50 @@ class Lora(Method):
     def default_lr(self, parameters: int, family: str) -> float:
         if self.config.lora_plus:
             return 5e-5
+        if self.config.init == "pissa":  # A and B start large
+            return 2e-4 if parameters < 500_000_000 else 2e-5
         if family == "encoder":
             return 5e-4
-        return 1e-3 if parameters < 500_000_000 else 2e-4
+        if parameters < 500_000_000:
+            return 1e-3
+        return 2e-4 if parameters < 20_000_000_000 else 1e-4
+
+    def refuses(self, task: object, model: nn.Module) -> str | None:
+        from tunery.models import quantise
+
+        if self.config.dora and quantise.kind(model) == "int8":
+            return "peft's DoRA loses the scales of int8 weights; use model.quantise=nf4 or method.dora=false"
+        if self.config.init != "pissa":
+            return None
+        if quantise.kind(model):
+            return "PiSSA gains nothing on weights that are quantised already; use method.init=default"
+        if self.config.dora:
+            return "PiSSA and DoRA both take the weights apart; use method.dora=false or method.init=default"
+        if self.config.dropout:
+            return "dropout on the input of PiSSA's update would drop parts of the base; use method.dropout=0"
+        return None
 
     def attach(self, model: nn.Module, head: tuple[str, ...]) -> None:
         from peft import LoraConfig
 
-        from tunery.models import fast_lora, peft_bridge
+        from tunery.models import fast_lora, peft_bridge, pissa, sites
 
         config = LoraConfig(
             r=self.config.r,
             lora_alpha=self.config.alpha or 2 * self.config.r,
             lora_dropout=self.config.dropout,
-            target_modules=self._targets(model),
+            target_modules=sites.lora_targets(model, self.config.targets),
             use_rslora=self.config.rslora,
             use_dora=self.config.dora,
+            init_lora_weights="gaussian" if self.config.init == "gaussian" else True,
             modules_to_save=list(head) or None,
             fan_in_fan_out=False,
-            task_type=_task_type(model),
+            task_type=peft_bridge.task_type(model),
         )
         peft_bridge.attach(model, config)
+        if self.config.init == "pissa":
+            pissa.install(model)
         fast_lora.install(model)
-
-    def _targets(self, model: nn.Module) -> list[str]:
-        from tunery.models import sites
-
-        names = sites.linear_names(model)
-        if self.config.targets != "all-linear":
-            wanted = self.config.targets
-            names = [n for n in names if any(n == w or n.endswith("." + w) for w in wanted)]
-        if not names:
-            known = sorted({n.rsplit(".", 1)[-1] for n in sites.linear_names(model)})
-            raise ConfigError(f"no layer matches {self.config.targets}", f"known: {', '.join(known)}", "method.targets")
-        return sites.short_targets(model, names)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -82,10 +97,23 @@ class Lora(Method):
         slow = [(name, p) for name, p in named if "lora_B" not in name]
         return [{"named": slow, "lr_scale": 1.0}, {"named": fast, "lr_scale": self.config.lora_plus}]
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        from tunery.models import peft_bridge
+    def train_state(self, model: nn.Module) -> dict[str, Tensor]:
+        from tunery.models import pissa
 
-        peft_bridge.save(model, folder)
+        return pissa.state(model)
+
+    def load_train_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        from tunery.models import pissa
+
+        pissa.load_state(model, state)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        from tunery.models import peft_bridge, pissa
+
+        if pissa.installed(model):
+            pissa.save(model, folder)
+        else:
+            peft_bridge.save(model, folder)
 
     def load(self, model: nn.Module, folder: Path, head: tuple[str, ...], name: str = "default") -> None:
         from tunery.models import fast_lora, peft_bridge
@@ -104,9 +132,3 @@ class Lora(Method):
         peft_bridge.merge(model)
         return None
 
-
-def _task_type(model: nn.Module) -> str | None:
-    """Peft's name for what plain peft is to build around the base; it decides nothing here."""
-    name = type(model).__name__
-    endings = {"ForSequenceClassification": "SEQ_CLS", "ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM"}
-    return next((kind for ending, kind in endings.items() if name.endswith(ending)), None)

@@ -42,7 +42,8 @@ def install(model: nn.Module) -> None:
     from peft.tuners.lora import Linear
 
     for module in model.modules():
-        if type(module) is Linear and isinstance(module.base_layer, nn.Linear) and "forward" not in vars(module):
+        plain = type(module) is Linear and type(module.base_layer) is nn.Linear  # quantised layers are subclasses
+        if plain and "forward" not in vars(module):
             module.forward = _forward(module)
 
 

@@ -6,13 +6,16 @@ The wrapper hangs on the model outside of torch's module registry (it contains t
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tunery.errors import ModelError
+from tunery.models import quantise
 
 _SLOT = "_tunery_peft"
 
@@ -22,19 +25,85 @@ def handle(model: nn.Module) -> Any:
     return vars(model)[_SLOT]
 
 
-def attach(model: nn.Module, config: Any) -> None:
+def config(model: nn.Module, name: str = "default") -> Any:
+    """Peft's configuration of an adapter."""
+    return handle(model).peft_config[name]
+
+
+def configure(model: nn.Module, name: str = "default", **values: Any) -> None:
+    """Change what will be written to ``adapter_config.json``."""
+    for key, value in values.items():
+        setattr(config(model, name), key, value)
+
+
+def attach(model: nn.Module, settings: Any) -> None:
     """Add a peft method. Adapters get the dtype of the base: fp32 copies are the optimizer's business."""
     from peft import get_peft_model
 
+    quantise.tell(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wrapper = get_peft_model(model, config, autocast_adapter_dtype=False)
+        wrapper = get_peft_model(model, settings, autocast_adapter_dtype=False)
     object.__setattr__(model, _SLOT, wrapper)
+    _settle(model)
 
 
-def save(model: nn.Module, folder: Path) -> None:
-    """``adapter_config.json`` and ``adapter_model.safetensors``, as plain peft reads them."""
-    handle(model).save_pretrained(folder, save_embedding_layers=False)
+def _settle(model: nn.Module) -> None:
+    """Where the base is quantised peft makes adapters in fp32: give them the dtype the base computes in."""
+    if not quantise.is_quantised(model):
+        return
+    quantise.repair(model)
+    dtype = quantise.compute_dtype(model)
+    for module in model.modules():
+        kind = type(module)
+        if kind.__module__ == "peft.tuners.ia3.bnb" and "forward" not in vars(module):
+            module.forward = _rescaling(module)
+        if kind.__name__ == "SVDLinear8bitLt":
+            continue  # AdaLoRA on int8: peft computes these in fp32 in any case
+        for name in getattr(module, "adapter_layer_names", ()):
+            part = getattr(module, name, None)
+            if isinstance(part, nn.Module):
+                part.to(dtype)
+
+
+def _rescaling(layer: Any) -> Any:
+    """(IA)³ around a quantised layer; peft's own returns fp32 whatever came in, which attention does not take."""
+
+    def forward(x: Tensor) -> Tensor:
+        active = [] if layer.disable_adapters else [n for n in layer.active_adapters if n in layer.ia3_l]
+        scale = [layer.ia3_l[name].flatten() for name in active]
+        if layer.is_feedforward:
+            for each in scale:
+                x = x * each
+        out: Tensor = layer.base_layer(x)
+        if not layer.is_feedforward:
+            for each in scale:
+                out = out * each
+        return out
+
+    return forward
+
+
+def task_type(model: nn.Module) -> str | None:
+    """Peft's name for what plain peft is to build around the base; it decides nothing here."""
+    name = type(model).__name__
+    endings = {
+        "ForSequenceClassification": "SEQ_CLS",
+        "ForTokenClassification": "TOKEN_CLS",
+        "ForQuestionAnswering": "QUESTION_ANS",
+        "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+        "ForCausalLM": "CAUSAL_LM",
+        "LMHeadModel": "CAUSAL_LM",
+    }
+    return next((kind for ending, kind in endings.items() if name.endswith(ending)), None)
+
+
+def save(model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    """``adapter_config.json`` and ``adapter_model.safetensors``, as plain peft reads them.
+
+    ``state``: the wrapper's state, where it is another than ``state_dict()`` gives.
+    """
+    handle(model).save_pretrained(folder, save_embedding_layers=False, state_dict=state)
     _sort_targets(folder / "adapter_config.json")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
 
@@ -53,6 +122,7 @@ def load(model: nn.Module, folder: Path, name: str) -> None:
     from peft import PeftModel
 
     device = str(next(model.parameters()).device)
+    quantise.tell(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,6 +137,7 @@ def load(model: nn.Module, folder: Path, name: str) -> None:
                 object.__setattr__(model, _SLOT, wrapper)
     except Exception as error:  # peft and safetensors raise many types for a damaged or foreign adapter
         raise ModelError(f"adapter cannot be loaded: {error}", "is it of this base model?", str(folder)) from error
+    _settle(model)
     model.eval()
 
 
@@ -80,6 +151,37 @@ def activate(model: nn.Module, name: str | None) -> None:
 
 
 def merge(model: nn.Module) -> None:
-    """Fold the active adapter into the base weights."""
-    handle(model).merge_and_unload()
+    """Fold the active adapter into the base weights; a quantised base becomes a plain one first.
+
+    It must be the dequantised weights, not those from before quantising: the adapter was trained on these.
+    """
+    wrapper = handle(model)
+    with torch.no_grad():
+        if quantise.is_quantised(model):
+            wrapper = _on_plain_base(model, wrapper)
+        _put_heads(model)
+        wrapper.merge_and_unload()
     del vars(model)[_SLOT]
+
+
+def _put_heads(model: nn.Module) -> None:
+    """Trained heads in place of peft's wrappers, which its IA3 cannot take off a head of several layers."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            model.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
+
+
+def _on_plain_base(model: nn.Module, wrapper: Any) -> Any:
+    """Dequantise, take the active adapter off and put it on again: peft's layers differ by kind of base."""
+    with tempfile.TemporaryDirectory() as scratch:
+        name = wrapper.active_adapter
+        wrapper.save_pretrained(scratch, selected_adapters=[name], save_embedding_layers=False)
+        quantise.dequantise(model)
+        _put_heads(model)
+        wrapper.unload()
+        del vars(model)[_SLOT]
+        folder = Path(scratch) if name == "default" else Path(scratch, name)
+        load(model, folder, "default")
+    return handle(model)

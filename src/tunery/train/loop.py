@@ -80,13 +80,15 @@ class Trainer:
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
         self.accelerator, self.pad_id, self.evaluate = accelerator, pad_id, evaluate
-        self.lengths = [len(row.ids) for row in rows]
+        self.lengths = [row.length for row in rows]
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
         self.steps_per_epoch = math.ceil(len(rows) / self.rows_per_step)
-        self.total_steps = config.max_steps or math.ceil(config.epochs * self.steps_per_epoch)
+        epochs = math.ceil(config.epochs * self.steps_per_epoch)
+        self.total_steps = epochs if config.max_steps is None else config.max_steps
         self.evaluate_every = evaluate_every or self.steps_per_epoch
         self.warmup = round(config.warmup * self.total_steps) if config.warmup < 1 else int(config.warmup)
         self.optimizer = Optimizer(method.groups(model), config.lr, config.weight_decay)
+        method.begin(model, self.total_steps)
         self.now = Progression()
         self._plan: tuple[int, list[list[int]]] = (-1, [])
 
@@ -108,9 +110,14 @@ class Trainer:
             loss_sum, count, tokens = self._over_processes(loss_sum, count, tokens)
             self.optimizer.add_up(lambda tensor: self.accelerator.reduce(tensor, "sum"))
         factor = lr_factor(self.config.schedule, self.now.step, self.total_steps, self.warmup)
-        norm = self.optimizer.step(1 / max(count, 1), self.config.clip, factor)
         self.now.step += 1
-        self.method.after_step(self.model, self.now.step)
+        norm = self.optimizer.step(
+            1 / max(count, 1),
+            self.config.clip,
+            factor,
+            lambda weights: self.method.before_step(self.model, self.now.step, weights),
+        )
+        self.method.after_step(self.model, self.now.step, self.optimizer.weights())
         self.now.targets += count
         self.now.tokens += tokens
         seconds = time.perf_counter() - began
@@ -188,6 +195,8 @@ class Trainer:
         metrics = self._of_first(self.evaluate())
         self._log({**at, "validation": metrics})
         progress.evaluated(self.now.step, metrics)
+        if not self.method.complete(self.now.step):
+            return
         value = metrics[self.task.monitor]
         sign = 1 if scoring.number_names()[self.task.monitor].higher_is_better else -1
         best = self.now.best

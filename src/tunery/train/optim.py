@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NO_DECAY = ("bias", "norm", "ln_", "layernorm", "layer_norm")
+NO_DECAY = ("bias", "norm", "ln_", "layernorm", "layer_norm", "ia3_")
+Before = Callable[[dict[str, tuple[Tensor, Tensor]]], None]
 
 
 def lr_factor(schedule: str, step: int, total: int, warmup: int) -> float:
@@ -33,7 +34,7 @@ def lr_factor(schedule: str, step: int, total: int, warmup: int) -> float:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Weight decay is for matrices: biases, norms and other vectors are left alone."""
+    """Weight decay is for matrices: biases, norms and other vectors (IA3's are columns) are left alone."""
     lowered = name.lower()
     return parameter.ndim > 1 and not any(part in lowered for part in NO_DECAY)
 
@@ -88,19 +89,23 @@ class Optimizer:
             if count:
                 master.grad = over_processes(torch.zeros_like(master) if master.grad is None else master.grad)
 
-    def step(self, scale: float, clip: float, factor: float) -> float:
+    def step(self, scale: float, clip: float, factor: float, before: Before | None = None) -> float:
         """Scale the collected gradients, clip them, update, and round back into the model.
 
         Args:
             scale: 1 / number of targets of the step.
             clip: largest gradient norm; 0: none.
             factor: share of the peak learning rate.
+            before: sees masters and scaled gradients by parameter name, and may change the gradients in place.
 
         Returns:
             The gradient norm before clipping.
         """
         grads = [m.grad for m in self.masters if m.grad is not None]
         torch._foreach_mul_(grads, scale)
+        if before is not None:
+            pairs = zip(self.names, self.masters, strict=True)
+            before({name: (m.detach(), m.grad) for name, m in pairs if m.grad is not None})
         norm = torch.nn.utils.get_total_norm(grads)
         if clip:
             torch._foreach_mul_(grads, torch.clamp(clip / (norm + 1e-6), max=1.0))
@@ -110,6 +115,10 @@ class Optimizer:
         self._adam.zero_grad(set_to_none=True)
         self.write_back()
         return float(norm)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The fp32 masters by parameter name."""
+        return {name: master.detach() for name, master in zip(self.names, self.masters, strict=True)}
 
     @torch.no_grad()
     def write_back(self) -> None:
