@@ -18,6 +18,7 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "He
 def sample(column: str) -> Any:
     """A right value for a column of any format."""
     special = {"messages": TURNS, "history": [["q", "a"]], "answers": ["x"], "references": ["x"], "contains": ["x"]}
+    special |= {"answer_start": 0, "words": ["some", "words"], "tags": ["O", "B-X"]}
     return special.get(column, f"some {column}")
 
 
@@ -59,7 +60,7 @@ def test_example_has_place_and_input(name: str) -> None:
     example = make(name, **full(name))
     assert example.where == "data.jsonl:7"
     assert example.input_text
-    assert bool(example.messages) != bool(example.text)
+    assert [bool(example.messages), bool(example.text), bool(example.words)].count(True) == 1
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -25,7 +25,12 @@ from tunery.protocols import Metric, Scored
 
 METRICS = registry.names("metric")
 MODULES = [f"tunery.metrics.{module.name}" for module in pkgutil.iter_modules(tunery.metrics.__path__)]
-TEXTS = ["the quick brown fox jumps", "over a lazy dog in the sun", "今天上海的天气很好", "Löwe und Bär im Wald"]
+TEXTS = [  # JSON objects are texts like others to most metrics
+    '{"animal": "the quick brown fox", "moves": "jumps over it"}',
+    '{"animal": "a lazy dog", "place": "in the warm sun"}',
+    '{"地点": "今天上海的天气很好"}',
+    '{"zwei": ["Löwe und Bär", "im grünen Wald"]}',
+]
 
 PERFECT: dict[str, Scored] = {
     "classes": Scored(predictions=list("abca"), references=list("abca"), labels=("a", "b", "c")),
@@ -36,6 +41,9 @@ PERFECT: dict[str, Scored] = {
         references=[("other", text) for text in TEXTS],
         contains=[("quick", "fox"), ("dog",), ("上海",), ()],
     ),
+    "tags": Scored(
+        predictions=[["B-PER", "I-PER", "O"], ["O", "B-LOC"]], references=[("B-PER", "I-PER", "O"), ("O", "B-LOC")]
+    ),
     "loss": Scored(loss_sum=0.0, loss_count=7),
 }
 WRONG: dict[str, Scored] = {
@@ -43,6 +51,7 @@ WRONG: dict[str, Scored] = {
     "multilabel": replace(PERFECT["multilabel"], predictions=[("b",), (), ("b",)]),
     "numbers": replace(PERFECT["numbers"], predictions=[4.0, 2.5, 1.0]),
     "text": replace(PERFECT["text"], predictions=["nothing", "of this 147", "明月", ""]),
+    "tags": replace(PERFECT["tags"], predictions=[["B-LOC", "O", "B-PER"], ["B-LOC", "O"]]),
     "loss": Scored(loss_sum=99.0, loss_count=7),
 }
 BEST = {"bleu": 100.0, "perplexity": 1.0}
@@ -117,7 +126,9 @@ def test_no_rows_give_no_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in METRICS if metric(name).kind in ("classes", "multilabel", "text")])
 def test_empty_predictions_get_the_worst_value(name: str) -> None:
     one = metric(name)
-    good = replace(PERFECT[one.kind], references=[("one two three four",)] * 2 if one.kind == "text" else ["a", "b"])
+    good = replace(PERFECT[one.kind], references=[('{"a": "one two three four"}',)] * 2)
+    if one.kind != "text":
+        good = replace(good, references=["a", "b"])
     if one.kind == "multilabel":
         good = replace(good, references=[("a",), ("b",)])
     empty: Any = () if one.kind == "multilabel" else ""
@@ -379,11 +390,12 @@ def test_english_answers_follow_squad() -> None:
         ("上 海 市", "上海市", 1.0, 1.0),
         ("Ｗｉｎｄｏｗｓ 系统", "windows系统", 1.0, 1.0),
         ("１,２００元", "1200元", 1.0, 1.0),
-        ("100，200", "100200元", 0.0, 0.0),  # the full-width comma never groups digits
+        ("100，200", "100200元", 0.0, 2 * 1 / (1 + 2)),  # CMRC's script takes the full-width comma away
         ("3.5亿", "35亿", 0.0, 2 * 1 / (2 + 2)),
         ("北京大学", "北京", 0.0, 2 * 2 / (4 + 2)),
         ("4.5分", "4.5", 0.0, 2 * 1 / (2 + 1)),
-        ("海上", "上海", 0.0, 1.0),
+        ("海上", "上海", 0.0, 2 * 1 / (2 + 2)),
+        ("上海的浦东", "上海浦东", 0.0, 2 * 2 / (5 + 4)),  # CMRC 2018: the longest common run
         ("", "上海", 0.0, 0.0),
     ],
 )

@@ -88,9 +88,12 @@ def repeats(examples: Iterable[Example]) -> list[Finding]:
         if earlier.label != example.label:
             message = f"label {_shown(example)}, but the same input has {_shown(earlier)} at {earlier.where}"
             found.append(_at(example, "conflict", message))
+        elif earlier.tags != example.tags:
+            found.append(_at(example, "conflict", f"the same words have other tags at {earlier.where}"))
         else:
             same = [m.content for m in earlier.messages] == [m.content for m in example.messages]
-            other = "" if same or not example.messages else ", with another answer"
+            same = same and (bool(example.messages) or earlier.references == example.references)
+            other = "" if same else ", with another answer"
             found.append(_at(example, "duplicate", f"same input as {earlier.where}{other}"))
     return found
 

@@ -1,4 +1,4 @@
-"""Files → rows: JSONL, JSON, CSV, TSV and plain text, each row with the place it came from.
+"""Files → rows: JSONL, JSON, CSV, TSV, CoNLL and plain text, each row with the place it came from.
 
 >>> for record in read(["reviews.csv"]):  # doctest: +SKIP
 ...     print(record.where, isinstance(record, BadRow))
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tunery.data.readers import BadRow, Record, jsons, plain, tables
+from tunery.data.readers import BadRow, Record, conll, jsons, plain, tables
 from tunery.errors import DataError
 
 __all__ = ["BadRow", "Record", "paths", "read"]
@@ -24,6 +24,8 @@ READERS: dict[str, Reader] = {
     ".tsv": tables.read,
     ".tab": tables.read,
     ".txt": plain.read,
+    ".conll": conll.read,
+    ".bio": conll.read,
 }
 _HEAD = 4096  # bytes looked at to tell text from anything else
 FileNames = str | Path | Sequence[str | Path]

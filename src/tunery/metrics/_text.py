@@ -1,7 +1,7 @@
 """Text helpers that the text metrics share: what a token, an equal answer and a contained fact are.
 
 English follows the published evaluation scripts to the letter (SQuAD), so that numbers can be compared with
-papers. Chinese has no spaces: one character is one token, as in CMRC 2018 and MLQA.
+papers. Chinese has no spaces: one character is one token, and short answers follow CMRC 2018's script.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ Korean is not among them: it separates words by spaces."""
 _HAN_CHAR = re.compile(f"[{_HAN}]")
 _CJK_CHAR = re.compile(f"[{CJK}]")
 _OTHER_WORD = re.compile(rf"[^\W\d_{_HAN}{_KANA}]+|[{_KANA}]")
-_PIECE = re.compile(rf"[{CJK}]|[^\s{CJK}]+")
+_CMRC_PIECE = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 _CJK_RUN = re.compile(f"[{CJK}]+|[^{CJK}]+")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SPACE_BY_CJK = re.compile(rf"(?<=[{CJK}])\s+|\s+(?=[{CJK}])")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CMRC_MARKS = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+_FULL_WIDTH = str.maketrans({chr(ord(c) + 0xFEE0): c for c in string.digits + string.ascii_letters})
 
 
 def has_cjk(text: str) -> bool:
@@ -103,14 +105,24 @@ def normalise_answer(text: str, chinese: bool | None = None) -> str:
 
 
 def answer_tokens(text: str, chinese: bool | None = None) -> list[str]:
-    """Tokens of a normalised answer: SQuAD's for English, single characters for Chinese.
+    """Tokens of an answer: SQuAD's for English, CMRC 2018's for Chinese.
+
+    Those are single Han characters, and what NLTK makes of the text between them, after the marks that the
+    script lists are gone. Beside the script, full-width digits and letters are ordinary ones here, and separators
+    of thousands do not count.
 
     >>> answer_tokens("the Big Apple"), answer_tokens("苹果 iPhone 15。")
     (['big', 'apple'], ['苹', '果', 'iphone', '15'])
     """
     if chinese is None:
         chinese = is_chinese(text)
-    return _PIECE.findall(_clean_chinese(text) if chinese else normalise_answer(text, chinese=False))
+    if not chinese:
+        return normalise_answer(text, chinese=False).split()
+    from nltk.tokenize.destructive import NLTKWordTokenizer
+
+    words = NLTKWordTokenizer()
+    text = _THOUSANDS.sub("", text.translate(_FULL_WIDTH)).lower().translate(_CMRC_MARKS)
+    return [token for piece in _CMRC_PIECE.findall(text) for token in words.tokenize(piece)]
 
 
 def _clean_chinese(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from difflib import SequenceMatcher
 
 from tunery.metrics._text import answer_tokens, answered, is_chinese
 from tunery.protocols import Metric, Number, Scored
@@ -11,10 +12,9 @@ from tunery.protocols import Metric, Number, Scored
 class AnswerF1(Metric):
     """Mean over rows of the F1 between the tokens of an answer and of the best accepted answer.
 
-    F1 = 2·common / (tokens of the prediction + tokens of the reference), a token counting as often as it occurs in
-    both; two empty answers are equal. English: SQuAD's normalised words (Rajpurkar et al. 2016). Chinese: single
-    characters, as CMRC 2018 and MLQA cut them (CMRC's script counts the longest common run instead of the common
-    characters; the order of characters plays no part here, as in SQuAD and MLQA).
+    F1 = 2·common / (tokens of the prediction + tokens of the reference); two empty answers are equal. English: SQuAD's
+    normalised words, a word counting as often as it occurs in both (Rajpurkar et al. 2016). Chinese (either of the two
+    texts): single characters, of which the longest common run counts (CMRC 2018, Cui et al. 2019).
 
     Example: "big apple" has 2 of the 3 words "new big apple": F1 2·2 / (2 + 3).
 
@@ -36,7 +36,12 @@ class AnswerF1(Metric):
 
 def _f1(prediction: str, answer: str) -> float:
     chinese = is_chinese(prediction) or is_chinese(answer)
-    p, r = Counter(answer_tokens(prediction, chinese)), Counter(answer_tokens(answer, chinese))
+    p, r = answer_tokens(prediction, chinese), answer_tokens(answer, chinese)
     if not p and not r:
         return 1.0
-    return 2 * (p & r).total() / (p.total() + r.total())
+    common = _longest_run(p, r) if chinese else (Counter(p) & Counter(r)).total()
+    return 2 * common / (len(p) + len(r))
+
+
+def _longest_run(one: list[str], other: list[str]) -> int:
+    return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size

@@ -1,4 +1,6 @@
-"""JSON: one object a line, or one array of objects. Numbers, booleans, lists and null stay what they are."""
+"""JSON: one object a line, one array of objects, or SQuAD's nested object. Numbers, booleans, lists and null stay
+what they are.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tunery.data.readers import BOM, UTF8_HINT, BadRow, Record, lines, not_utf8
+from tunery.data.readers import BOM, UTF8_HINT, BadRow, Record, lines, nested, not_utf8
 from tunery.errors import DataError
 from tunery.protocols import Row
 
@@ -34,7 +36,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read(path: Path, name: str) -> Iterator[Record]:
-    """Content decides between lines and array. Raises DataError if the array as a whole is broken."""
+    """Content decides between lines, array and nested. Raises DataError if the array as a whole is broken."""
+    if (whole := _nested(path, name)) is not None:
+        yield from nested.rows(whole, name)
+        return
     if _is_array(path, name):
         yield from _array(path, name)
         return
@@ -44,6 +49,21 @@ def read(path: Path, name: str) -> Iterator[Record]:
             yield not_utf8(where)
         elif line.strip(" \t\r"):
             yield _row(line, name, number)
+
+
+def _nested(path: Path, name: str) -> dict[str, Any] | None:
+    """The file as one object of SQuAD's form, or None if it is anything else."""
+    filled = (line for _, line in lines(path) if line is None or line.strip())
+    first, second = next(filled, None), next(filled, None)
+    if first is None or not first.lstrip().startswith("{"):
+        return None
+    if second is not None and first.rstrip().endswith("}"):  # one object a line
+        return None
+    try:
+        whole = _DECODER.decode(_whole(path, name).strip())
+    except (ValueError, RecursionError, DataError):  # other readers tell what is wrong
+        return None
+    return whole if nested.is_nested(whole) else None
 
 
 def _is_array(path: Path, name: str) -> bool:
