@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from tunery import scoring
+from tunery.data import soft
 from tunery.data.batch import collate, in_order
 from tunery.generate.engine import Sampling, generate
-from tunery.protocols import Encoded, Example, Prediction, Scored, Task
+from tunery.models.soft import reads
+from tunery.protocols import SOFT, Encoded, Example, Prediction, Scored, Task
 
 
 @dataclass(slots=True)
@@ -58,12 +60,23 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             model.train(was_training)
 
 
+def readable(model: nn.Module, rows: Sequence[Encoded]) -> list[Encoded]:
+    """The rows as this model reads them: the bare base gets them without soft tokens."""
+    return list(rows) if reads(model) else [row.without_soft() for row in rows]
+
+
+def prompt_of(model: nn.Module, task: Task, tokenizer: Any, example: Example, settings: Settings) -> list[int]:
+    """Ids to generate an answer from. Raises DataError for a prompt that does not fit."""
+    ids = soft.prompt(task, example, tokenizer, settings.max_prompt)
+    return ids if reads(model) else [i for i in ids if i < SOFT]
+
+
 def loss_and_outputs(
     model: nn.Module, task: Task, rows: Sequence[Encoded], pad_id: int, settings: Settings
 ) -> tuple[float, int, list[Prediction]]:
     """→ summed loss, number of targets, and one prediction a row where the task scores rows."""
     device = next(model.parameters()).device
-    lengths = [len(row.ids) for row in rows]
+    lengths = [row.length for row in rows]
     total, count = 0.0, 0
     predictions: list[Prediction | None] = [None] * len(rows)
     with undisturbed(model), torch.inference_mode():
@@ -85,7 +98,7 @@ def answer(
     progress: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """Generated answers, in the order of the examples. Raises DataError for a prompt that does not fit."""
-    prompts = [task.prompt(example, tokenizer, settings.max_prompt) for example in examples]
+    prompts = [prompt_of(model, task, tokenizer, example, settings) for example in examples]
     with undisturbed(model):
         answers = generate(
             model, prompts, task.stop_ids(tokenizer), settings.sampling, settings.batch_size, progress=progress
@@ -107,16 +120,17 @@ def evaluate(
     Args:
         rows: the encoded examples (several rows of one example are windows of it).
     """
+    rows = readable(model, rows)
     wanted = list(dict.fromkeys([*(settings.metrics or task.metrics), task.monitor]))
     total, count, predictions = loss_and_outputs(model, task, rows, tokenizer.pad_token_id or 0, settings)
     scored = Scored(loss_sum=total, loss_count=count)
     results = Results()
     texts_wanted = [name for name in wanted if scoring.metric_of(name).kind == "text"]
     if task.output == "logits":
-        scored.predictions = [p.value for p in predictions]
-        scored.references = [task.reference(examples[row.row]) for row in rows]
+        results.predictions = task.combine(rows, predictions, examples)
+        scored.predictions = [p.value for p in results.predictions]
+        scored.references = [task.reference(example) for example in examples]
         scored.labels = tuple(getattr(task, "labels", ()))
-        results.predictions = predictions
         results.confusion = _confusion(scored) if scored.labels and not getattr(task, "multi", False) else None
     elif texts_wanted and settings.generate_rows != 0:
         asked = [e for e in examples if task.reference(e)][: settings.generate_rows]

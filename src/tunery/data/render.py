@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunery.data import soft
 from tunery.errors import ConfigError, DataError
-from tunery.protocols import IGNORE, Encoded, Example, Message
+from tunery.protocols import IGNORE, SOFT, Encoded, Example, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +26,9 @@ def render_text(
     import jinja2
 
     plain = [{"role": m.role, "content": m.content} for m in messages]
+    jinja = soft.compiled(template)
     try:
-        text = tokenizer.apply_chat_template(plain, chat_template=template, tokenize=False, add_generation_prompt=ask)
+        text = tokenizer.apply_chat_template(plain, chat_template=jinja, tokenize=False, add_generation_prompt=ask)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise ConfigError(f"the chat template refuses this conversation: {error}", "", "task.template") from None
     return str(text)
@@ -48,10 +50,11 @@ def answer_spans(
         before = render_text(messages[:turn], tokenizer, template, ask=True)
         after = render_text(messages[: turn + 1], tokenizer, template)
         if not (text.startswith(before) and text.startswith(after) and after.startswith(before)):
-            raise DataError(
-                "the chat template changes earlier turns, so the answers cannot be told apart",
-                "use task.loss_on=last with one answer a row, or another task.template",
-            )
+            hint = "use task.loss_on=last with one answer a row, or another task.template"
+            if soft.count(template):  # each [soft:n] of the source is other soft tokens
+                hint = "to have the same soft tokens in a turn and in the generation prompt, name them once: "
+                hint += "{% set soft = '[soft:2]' %}, then {{ soft }}"
+            raise DataError("the chat template changes earlier turns, so the answers cannot be told apart", hint)
         # Trailing line breaks belong to the template, not to the answer: no model has to produce them.
         spans.append((len(before), len(after.rstrip("\n"))))
     return text, spans
@@ -62,29 +65,31 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int
     return encode_turns(text, (), tokenizer)
 
 
-def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    return list(encoded["input_ids"]), [start for start, _ in encoded["offset_mapping"]]
-
-
 def encode_turns(
-    text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+    text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase, count: int = 0
 ) -> tuple[list[int], list[int]]:
     """As ``encode_text``, but no token reaches from a question into its answer, whose [start, end) are ``spans``.
 
     ("Assistant: " + "Paris" would share the token " Paris": it could neither be learnt nor asked for.)
+    ``count``: number of soft tokens in the template.
     """
+
+    def tokens(begin: int, end: int | None) -> tuple[list[int], list[int]]:
+        ids, places = soft.tokenise(text[begin:end], tokenizer, count)
+        return ids, [begin + start for start, _ in places]
+
     ids: list[int] = []
     starts: list[int] = []
     begun = 0
     for start, end in spans:
-        part, places = _tokens(text[begun:start], tokenizer)
-        if _tokens(text[begun:end], tokenizer)[0][: len(part)] != part:
-            ids, starts = ids + part, starts + [begun + place for place in places]
+        part, places = tokens(begun, start)
+        if tokens(begun, end)[0][: len(part)] != part:
+            ids, starts = ids + part, starts + places
             begun = start
-    part, places = _tokens(text[begun:], tokenizer)
-    ids, starts = ids + part, starts + [begun + place for place in places]
-    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    part, places = tokens(begun, None)
+    ids, starts = ids + part, starts + places
+    first = next((i for i in ids if i < SOFT), None)
+    has_bos = first is not None and first == tokenizer.bos_token_id
     bos = None if has_bos else added_bos(tokenizer)
     return ([bos, *ids], [-1, *starts]) if bos is not None else (ids, starts)
 
@@ -105,12 +110,19 @@ def render(
 ) -> tuple[list[int], list[int]]:
     """→ ids, labels (``IGNORE`` where there is no loss). The last answer ends with a supervised end token."""
     text, every = answer_spans(messages, tokenizer, template)
+    count = soft.count(template)
+    if any(soft.is_soft(character, count) for start, end in every for character in text[start:end]):
+        raise ConfigError(
+            "[soft:n] stands inside an answer, where no answer that the model writes can have it",
+            "put it before the answer (and into the generation prompt)",
+            "task.template",
+        )
     spans = every[-1:] if loss_on == "last" else every
-    ids, starts = encode_turns(text, every, tokenizer)
+    ids, starts = encode_turns(text, every, tokenizer, count)
     labels = [i if any(a <= s < b for a, b in spans) else IGNORE for i, s in zip(ids, starts, strict=True)]
     if messages and messages[-1].role == "assistant":
         _close(ids, labels, tokenizer)
-    return ids, (list(ids) if loss_on == "all" else labels)
+    return ids, ([i if i < SOFT else IGNORE for i in ids] if loss_on == "all" else labels)
 
 
 def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -141,12 +153,26 @@ def ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
     """Ids to generate an answer from; they are a prefix of what ``render`` gives with the answer."""
     asked = messages[:-1] if messages and messages[-1].role == "assistant" else messages
-    text = render_text(asked, tokenizer, template, ask=True)
+    return _prompt(asked, render_text(asked, tokenizer, template, ask=True), tokenizer, template)[0]
+
+
+def turn_end(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    """Position in ``prompt_ids`` after the last turn that is asked, before what asks for an answer."""
+    asked = messages[:-1] if messages and messages[-1].role == "assistant" else messages
+    asking, turns = render_text(asked, tokenizer, template, ask=True), render_text(asked, tokenizer, template)
+    ids, starts = _prompt(asked, asking, tokenizer, template)
+    end = len(turns) if asking.startswith(turns) else len(asking)
+    return next((place for place, start in enumerate(starts) if start >= end), len(ids))
+
+
+def _prompt(
+    asked: Sequence[Message], text: str, tokenizer: PreTrainedTokenizerBase, template: str
+) -> tuple[list[int], list[int]]:
     try:
         spans = answer_spans(asked, tokenizer, template)[1]
     except (ConfigError, DataError):  # such a template is not trained on several turns; it may still be asked
         spans = []
-    return encode_turns(text, spans, tokenizer)[0]
+    return encode_turns(text, spans, tokenizer, soft.count(template))
 
 
 def encode_row(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:

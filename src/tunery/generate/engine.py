@@ -1,7 +1,8 @@
 """The one decoder. predict, chat and evaluation submit prompts; it answers them in batches.
 
 Prompts are padded on the left, positions are counted from each row's first real token and padding is masked,
-so a row's text does not depend on its neighbours. Finished rows leave the batch at once.
+so a row's text does not depend on its neighbours. Finished rows leave the batch at once. An encoder-decoder reads its
+prompts once, padded on the right, and writes from its start token.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from tunery.errors import ModelError
+from tunery.protocols import SOFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,86 @@ class Sampling:
 class _Row:
     index: int
     tokens: list[int]
+    """What the decoder has read and written."""
     random: torch.Generator | None
+
+
+class _Decoder:
+    """A batch that a decoder goes on with: what its next step reads."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+        from transformers import DynamicCache
+
+        self.read = [list(prompt) for prompt in prompts]
+        self.model = model
+        self.ids, self.mask = _pad(prompts, device, left=True)
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.cache: Any = DynamicCache(config=model.config)
+
+    def logits(self) -> Tensor:
+        """[rows, vocabulary] of the next token, in fp32."""
+        out = self.model(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
+
+    def write(self, tokens: Sequence[int]) -> None:
+        """The tokens that were chosen, one a row."""
+        self.ids = torch.tensor(tokens, device=self.mask.device).unsqueeze(1)
+        self.mask = torch.cat([self.mask, self.mask.new_ones((len(tokens), 1))], 1)
+        self.positions = self.positions[:, -1:] + 1
+
+
+class _EncoderDecoder:
+    """A batch whose prompts the encoder reads, once, and whose answers the decoder writes."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        start = model.config.decoder_start_token_id
+        if start is None:
+            raise ModelError("the model has no decoder_start_token_id to begin an answer with", "set it in config.json")
+        self.read = [[int(start)] for _ in prompts]
+        self.model = model
+        source, self.mask = _pad(prompts, device, left=False)
+        self.source: dict[str, Any] = {"input_ids": source}
+        self.ids = source.new_full((len(prompts), 1), int(start))
+        self.cache: Any = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
+
+    def logits(self) -> Tensor:
+        """[rows, vocabulary] of the next token, in fp32."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        out = self.model(
+            **self.source,
+            attention_mask=self.mask,
+            decoder_input_ids=self.ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.source = {"encoder_outputs": BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)}
+        return out.logits[:, -1].float()  # type: ignore[no-any-return]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone."""
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+        encoded = self.source["encoder_outputs"]
+        encoded.last_hidden_state = encoded.last_hidden_state[rows]
+
+    def write(self, tokens: Sequence[int]) -> None:
+        """The tokens that were chosen, one a row."""
+        self.ids = torch.tensor(tokens, device=self.mask.device).unsqueeze(1)
 
 
 def generate(
@@ -74,24 +157,13 @@ def _decode(
     model: Any, prompts: Sequence[Sequence[int]], batch: Sequence[int], stop: set[int], sampling: Sampling
 ) -> Iterator[tuple[int, int]]:
     """Yields (prompt index, token) for one batch until all its rows are finished."""
-    from transformers import DynamicCache
-
     device = next(model.parameters()).device
     longest = _positions(model.config)
-    ids, mask = _pad_left([prompts[i] for i in batch], device)
-    rows = [_Row(i, list(prompts[i]), _random(sampling, i, device)) for i in batch]
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    kind = _EncoderDecoder if model.config.is_encoder_decoder else _Decoder
+    state = kind(model, [prompts[i] for i in batch], device)
+    rows = [_Row(i, read, _random(sampling, i, device)) for i, read in zip(batch, state.read, strict=True)]
     for _ in range(sampling.max_new_tokens):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        chosen = _choose_all(out.logits[:, -1].float(), rows, sampling)
+        chosen = _choose_all(state.logits(), rows, sampling)
         going = [i for i, token in enumerate(chosen) if token not in stop]
         for i in going:
             rows[i].tokens.append(chosen[i])
@@ -100,13 +172,9 @@ def _decode(
         if not going:
             return
         if len(going) < len(rows):
-            keep = torch.tensor(going, device=device)
-            cache.batch_select_indices(keep)
-            mask, positions = mask[keep], positions[keep]
+            state.keep(torch.tensor(going, device=device))
             rows, chosen = [rows[i] for i in going], [chosen[i] for i in going]
-        ids = torch.tensor(chosen, device=device).unsqueeze(1)
-        mask = torch.cat([mask, mask.new_ones((len(rows), 1))], 1)
-        positions = positions[:, -1:] + 1
+        state.write(chosen)
 
 
 def _positions(config: Any) -> int:
@@ -115,13 +183,15 @@ def _positions(config: Any) -> int:
     return min((n for n in found if isinstance(n, int)), default=1 << 30)
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad(prompts: Sequence[Sequence[int]], device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
+    """→ ids, mask: [rows, length]."""
     longest = max(len(p) for p in prompts)
     ids = torch.zeros((len(prompts), longest), dtype=torch.long)
     mask = torch.zeros((len(prompts), longest), dtype=torch.long)
     for i, prompt in enumerate(prompts):
-        ids[i, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[i, longest - len(prompt) :] = 1
+        part = slice(longest - len(prompt), longest) if left else slice(len(prompt))
+        ids[i, part] = torch.tensor(list(prompt))
+        mask[i, part] = 1
     return ids.to(device), mask.to(device)
 
 
@@ -143,7 +213,7 @@ def _choose_all(logits: Tensor, rows: Sequence[_Row], sampling: Sampling) -> lis
 def _choose(logits: Tensor, row: _Row, sampling: Sampling) -> int:
     """The next token of one row. logits: [vocabulary], fp32."""
     if sampling.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted(set(row.tokens)), device=logits.device)
+        seen = torch.tensor(sorted({t for t in row.tokens if t < SOFT}), dtype=torch.long, device=logits.device)
         values = logits[seen]
         penalty = sampling.repetition_penalty
         logits = logits.index_copy(0, seen, torch.where(values > 0, values / penalty, values * penalty))

@@ -11,6 +11,7 @@ from torch import nn
 
 from tunery import registry
 from tunery.config import Config
+from tunery.data import soft
 from tunery.errors import ConfigError, ModelError
 from tunery.models import fast_norm, weights
 from tunery.models.load import Base, open_base
@@ -41,7 +42,7 @@ class Tuned:
         folder.mkdir(parents=True, exist_ok=True)
         state = self.task.state()
         if state.get("template"):  # what other programs take from the tokenizer is then what was trained with
-            self.tokenizer.chat_template = state["template"]
+            self.tokenizer.chat_template = soft.without(state["template"])
         with weights.disk_errors():
             self.method.save(self.model, folder)
             self.tokenizer.save_pretrained(folder)
@@ -60,12 +61,25 @@ def parts(config: Config) -> tuple[Task, Method]:
 def check_family(task: Task, base: Base) -> None:
     """Raises ModelError if the task cannot use this kind of base model."""
     if base.family not in task.families:
+        needed = " or ".join(f"{'an' if family[0] == 'e' else 'a'} {family}" for family in task.families)
         raise ModelError(
-            f"task {task.name} needs {' or '.join(f'a {family}' for family in task.families)}, "
-            f"and {base.name} is of the kind {base.family}",
-            "use smollm2, for example" if "decoder" in task.families else "use minilm, for example",
+            f"task {task.name} needs {needed}, and {base.name} is of the kind {base.family}",
+            _instead(task, base.family),
             "model.name",
         )
+    if reason := task.refuses(base):
+        problem, _, hint = reason.partition(";")
+        raise ModelError(f"task {task.name}: {problem}", hint.strip(), "model.name")
+
+
+def _instead(task: Task, family: str) -> str:
+    """A task for the same data and this kind of model, or else a model for the task."""
+    for name in registry.names("task"):
+        other: type[Task] = registry.get("task", name)
+        if family in other.families and other.output == task.output and set(other.formats) & set(task.formats):
+            return f"task={name} does the same with a model of the kind {family}"
+    examples = {"decoder": "use smollm2, for example", "encoder": "use minilm, for example"}
+    return next((examples[f] for f in task.families if f in examples), "use a T5 or BART, for example")
 
 
 def with_head(base: Base, task: Task, config: Config) -> tuple[nn.Module, tuple[str, ...]]:

@@ -16,11 +16,11 @@ from typing import Any
 
 from tunery import registry, scoring
 from tunery.config import Config
-from tunery.data import findings
+from tunery.data import findings, soft
 from tunery.data.ledger import Ledger
 from tunery.errors import DataError
 from tunery.models.load import Base, open_base
-from tunery.protocols import Example, Task
+from tunery.protocols import Example, Method, Task
 from tunery.run import build
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
@@ -63,6 +63,8 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS) -> Inspection:
         scoring.check(config.eval.metrics, task.kinds)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
+    method: Method = registry.get("method", config.method_name)(config.method)
+    method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
     return Inspection(lenient, dataset, task, base, length, refusal)
 
@@ -208,10 +210,14 @@ def _template(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[s
             example = split.examples[row.row]
             if not example.messages or example.messages[-1].role != "assistant":
                 continue
-            prompt = found.task.prompt(example, found.base.tokenizer, _UNCUT)
-            if prompt[: len(row.ids)] != row.ids[: len(prompt)]:
+            prompt = soft.prompt(found.task, example, found.base.tokenizer, _UNCUT)
+            if row.answer is None:
+                same, answer = prompt[: len(row.ids)] == row.ids[: len(prompt)], (row.labels or [])[len(prompt) :]
+            else:
+                same, answer = row.truncated or prompt == row.ids, row.answer
+            if not same:
                 faults["prompt_mismatch"].append(example)
-            if not row.truncated and stops.isdisjoint((row.labels or ())[len(prompt) :]):
+            if not row.truncated and stops.isdisjoint(answer):
                 faults["no_end"].append(example)
     messages = {
         "prompt_mismatch": "the question becomes other tokens with its answer than without: the tuned model will be "
@@ -236,7 +242,7 @@ def _lengths(split: Split, found: Inspection) -> list[int]:
     for index, parts in groupby(split.rows, key=lambda row: row.row):
         rows = list(parts)
         if len(rows) > 1 or rows[0].truncated or len(rows[0].ids) == found.length:
-            rows = found.task.encode(split.examples[index], found.base.tokenizer, _UNCUT)
+            rows = soft.encode(found.task, split.examples[index], found.base.tokenizer, _UNCUT)
         lengths.append(len(rows[0].ids))
     return lengths
 
@@ -257,7 +263,7 @@ def _label_counts(splits: Mapping[str, Split], task: Task) -> dict[str, dict[str
     if "numbers" in task.kinds:
         return {}
     counts = {
-        name: Counter(label for example in split.examples for label in findings.labels_of(example))
+        name: Counter(label for e in split.examples for label in (*findings.labels_of(e), *e.tags))
         for name, split in splits.items()
     }
     return {name: dict(counter.most_common()) for name, counter in counts.items() if counter}

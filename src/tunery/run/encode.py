@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunery.config import DataConfig
+from tunery.data import soft
 from tunery.data.ledger import Ledger
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.protocols import Encoded, Example, Task
 
+_SEQUENCES = ("references", "starts", "words", "tags")
 LIMIT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 
@@ -87,7 +89,7 @@ def encode_split(
 def _encode(example: Example, task: Task, tokenizer: Any, length: int) -> list[Encoded]:
     if problem := task.check(example):
         raise DataError(problem, "correct the row, or drop it with data.on_bad_row=drop", example.where)
-    return task.encode(example, tokenizer, length)
+    return soft.encode(task, example, tokenizer, length)
 
 
 def _has_target(rows: Sequence[Encoded]) -> bool:
@@ -134,7 +136,7 @@ def targets_missing(examples: Sequence[Example], task: Task) -> Example | None:
 
 def probe(task: Task, tokenizer: Any, example: Example, length: int) -> dict[str, Any]:
     """An example with its token ids, stored in the run: loading it again must give the same ids."""
-    rows = task.encode(example, tokenizer, length)
+    rows = soft.encode(task, example, tokenizer, length)
     return {"example": _plain(example), "ids": rows[0].ids, "max_length": length}
 
 
@@ -144,10 +146,11 @@ def check_probe(stored: dict[str, Any], task: Task, tokenizer: Any, where: str) 
 
     fields = dict(stored["example"])
     fields["messages"] = tuple(Message(**m) for m in fields["messages"])
-    if isinstance(fields["label"], list):
-        fields["label"] = tuple(fields["label"])
+    for key in ("label", *_SEQUENCES):
+        if isinstance(fields.get(key), list):
+            fields[key] = tuple(fields[key])
     example = Example(**fields)
-    if task.encode(example, tokenizer, stored["max_length"])[0].ids != stored["ids"]:
+    if soft.encode(task, example, tokenizer, stored["max_length"])[0].ids != stored["ids"]:
         raise ModelError(
             "tokenizer or template give other token ids than at training",
             "use the tokenizer files and the version of transformers named in the run's manifest.json",
@@ -163,4 +166,5 @@ def _plain(example: Example) -> dict[str, Any]:
         "text": example.text,
         "text_pair": example.text_pair,
         "label": example.label,
+        **{key: list(getattr(example, key)) for key in _SEQUENCES if getattr(example, key)},
     }

@@ -10,9 +10,10 @@ from typing import Any
 
 from tunery import config as configuration
 from tunery import scoring
+from tunery.data import soft
 from tunery.data.ledger import Ledger
 from tunery.errors import ConfigError, DataError
-from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs
+from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt_of, readable
 from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
@@ -141,14 +142,19 @@ class Run:
                 settings = replace(settings, sampling=sampling)
             return answer(tuned.model, tuned.task, tuned.tokenizer, examples, settings, progress)
         rows: list[Encoded] = []
-        for example in examples:
-            unlabelled = replace(example, label=None)
-            rows += tuned.task.encode(unlabelled, tuned.tokenizer, settings.max_length)[:1]
+        for number, example in enumerate(examples):
+            unlabelled = replace(example, label=None, tags=())
+            windows = soft.encode(tuned.task, unlabelled, tuned.tokenizer, settings.max_length)
+            for row in windows:
+                row.row = number
+            rows += windows
+        rows = readable(tuned.model, rows)
         if cut := sum(row.truncated for row in rows):
-            say(f"{cut} of {len(rows)} texts cut to {settings.max_length} tokens")
+            say(f"{cut} of {len(examples)} texts cut to {settings.max_length} tokens")
         if not rows:
             return []
-        return loss_and_outputs(tuned.model, tuned.task, rows, tuned.tokenizer.pad_token_id or 0, settings)[2]
+        found = loss_and_outputs(tuned.model, tuned.task, rows, tuned.tokenizer.pad_token_id or 0, settings)[2]
+        return tuned.task.combine(rows, found, examples)
 
     def predict_texts(self, texts: Sequence[str], sampling: Sampling | None = None) -> list[dict[str, Any]]:
         """As ``predict``, with a record a text."""
@@ -180,7 +186,7 @@ class Run:
             raise ConfigError(f"a run of task {tuned.task.name} does not generate text", "use predict")
         turns = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
         example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
-        prompt = tuned.task.prompt(example, tuned.tokenizer, settings.max_prompt)
+        prompt = prompt_of(tuned.model, tuned.task, tuned.tokenizer, example, settings)
         ids: list[int] = []
         shown = ""
 

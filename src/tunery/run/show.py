@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from tunery import registry
 from tunery.config import Config
+from tunery.data import soft
 from tunery.errors import ConfigError, DataError
-from tunery.protocols import IGNORE, Encoded, Example
+from tunery.protocols import IGNORE, SOFT, Encoded, Example
 from tunery.run.check import Inspection, inspect
 from tunery.run.dataset import SPLITS
 
@@ -51,7 +53,7 @@ def _encoded(found: Inspection, split: str) -> Iterator[tuple[Example, Encoded]]
         if found.task.check(example):
             continue
         try:
-            rows = found.task.encode(example, found.base.tokenizer, found.length)
+            rows = soft.encode(found.task, example, found.base.tokenizer, found.length)
         except DataError:
             continue
         for row in rows:
@@ -63,26 +65,59 @@ def _record(example: Example, row: Encoded, found: Inspection) -> dict[str, Any]
         "where": example.where,
         "tokens": tokens(row, found.base.tokenizer),
         "supervised": row.supervised,
-        "target": None if row.target is None else example.label,
+        "target": _target(example, row),
         "truncated": row.truncated,
     }
 
 
+def _target(example: Example, row: Encoded) -> Any:
+    """What is to be found, where no token of the row says so by itself."""
+    if row.tags is not None:
+        return list(example.tags)
+    if row.span is not None and row.target is None:
+        return example.references[0] if row.span != (0, 0) else ""
+    return None if row.target is None else example.label
+
+
+def _flags(row: Encoded) -> list[bool] | None:
+    """Which tokens are predicted, or pointed to; None for tasks that score a row as a whole."""
+    if row.answer is not None:
+        return [False] * len(row.ids) + [True] * len(row.answer)
+    if row.span is not None:
+        return [row.span[0] <= place <= row.span[1] for place in range(len(row.ids))]
+    marks = row.labels if row.labels is not None else row.tags
+    return None if marks is None else [mark != IGNORE for mark in marks]
+
+
 def tokens(row: Encoded, tokenizer: Any) -> list[dict[str, Any]]:
-    """``{"id", "text", "supervised", "special"}`` for each token; the texts joined are the text of the row.
+    """``{"id", "text", "supervised", "special"}`` for each token; the texts joined are the text of the row, with
+    "[soft 0]" and so on where soft tokens are.
 
     A character whose bytes are spread over several tokens stands whole at the last of them, the others have
-    the text "". ``supervised`` is None for tasks that score a row as a whole.
+    the text "". ``supervised`` is None for tasks that score a row as a whole. What an encoder-decoder writes follows
+    what it reads.
     """
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     special |= {
         i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i != tokenizer.unk_token_id
     }
-    flags = None if row.labels is None else [label != IGNORE for label in row.labels]
-    texts = pieces(row.ids, tokenizer, special, flags)
+    flags, ids = _flags(row), [*row.ids, *(row.answer or ())]
+    texts: list[str] = []
+    for is_soft, part in groupby(range(len(ids)), key=lambda n: ids[n] >= SOFT):
+        places = list(part)
+        cut = slice(places[0], places[-1] + 1)
+        if is_soft:
+            texts += [f"[soft {i - SOFT}]" for i in ids[cut]]
+        else:
+            texts += pieces(ids[cut], tokenizer, special, flags and flags[cut])
     return [
-        {"id": i, "text": text, "supervised": None if flags is None else flags[n], "special": i in special}
-        for n, (i, text) in enumerate(zip(row.ids, texts, strict=True))
+        {
+            "id": i,
+            "text": text,
+            "supervised": None if flags is None else flags[n],
+            "special": i in special or i >= SOFT,
+        }
+        for n, (i, text) in enumerate(zip(ids, texts, strict=True))
     ]
 
 

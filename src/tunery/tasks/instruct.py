@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tunery.errors import DataError
-from tunery.protocols import IGNORE, Batch, Encoded, Example, Message, Strict, Task
+from tunery.protocols import IGNORE, Batch, Encoded, Example, Message, Position, Strict, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +53,17 @@ class Instruct(Task):
         if self._template is None:
             self._template = templates.find(self.config.template, tokenizer)
         return self._template
+
+    def soft_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        from tunery.data import soft
+
+        return soft.count(self.template(tokenizer))
+
+    def soft_at(self, position: Position, example: Example, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        from tunery.data.render import prompt_ids, turn_end
+
+        find = turn_end if position == "after" else lambda *arguments: len(prompt_ids(*arguments))
+        return find(self.messages(example), tokenizer, self.template(tokenizer))
 
     def state(self) -> dict[str, Any]:
         return {"template": self._template}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tunery.errors import DataError
-from tunery.protocols import IGNORE, Batch, Encoded, Example, Strict, Task
+from tunery.protocols import IGNORE, Batch, Encoded, Example, Position, Strict, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +32,7 @@ class LanguageModel(Task):
     families: ClassVar[tuple[str, ...]] = ("decoder",)
     on_long = "window"
     default_max_length = 512
+    soft_positions: ClassVar[tuple[Position, ...]] = ("before",)
 
     def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
         return base.load("causal_lm")  # type: ignore[no-any-return]
