@@ -65,7 +65,7 @@ class DataConfig(Section):
 
 class TrainConfig(Section):
     epochs: float = Field(3, gt=0, description="passes over the training rows")
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps; wins over epochs")
+    max_steps: int | None = Field(None, ge=0, description="optimizer steps; wins over epochs; 0: as the base is")
     lr: float | None = Field(None, gt=0, description="learning rate; default by method and model size")
     batch_size: int = Field(8, ge=1, description="rows per forward pass and process")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")

@@ -121,6 +121,15 @@ class Base:
                 setattr(config, key, value)
         return config, arguments
 
+    def has_head(self, kind: str) -> bool:
+        """Whether the files hold the head of this kind, from their headers alone."""
+        import transformers
+
+        model_class = getattr(transformers, KINDS[kind])
+        with _reading(self.folder):
+            known = type(self.config) in model_class._model_mapping
+            return known and fresh.stored_head(model_class, copy.deepcopy(self.config), self.folder)
+
     def pooling(self) -> str:
         """``mean``, ``cls`` or ``max`` where the model was trained with it (sentence-transformers), else ``stock``."""
         return folders.pooling(self.folder)
