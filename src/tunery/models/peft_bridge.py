@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tunery.errors import ModelError
-from tunery.models import quantise
+from tunery.models import quantise, quantised_adapters
 
 _SLOT = "_tunery_peft"
 
@@ -45,43 +45,7 @@ def attach(model: nn.Module, settings: Any) -> None:
         warnings.simplefilter("ignore")
         wrapper = get_peft_model(model, settings, autocast_adapter_dtype=False)
     object.__setattr__(model, _SLOT, wrapper)
-    _settle(model)
-
-
-def _settle(model: nn.Module) -> None:
-    """Where the base is quantised peft makes adapters in fp32: give them the dtype the base computes in."""
-    if not quantise.is_quantised(model):
-        return
-    quantise.repair(model)
-    dtype = quantise.compute_dtype(model)
-    for module in model.modules():
-        kind = type(module)
-        if kind.__module__ == "peft.tuners.ia3.bnb" and "forward" not in vars(module):
-            module.forward = _rescaling(module)
-        if kind.__name__ == "SVDLinear8bitLt":
-            continue  # AdaLoRA on int8: peft computes these in fp32 in any case
-        for name in getattr(module, "adapter_layer_names", ()):
-            part = getattr(module, name, None)
-            if isinstance(part, nn.Module):
-                part.to(dtype)
-
-
-def _rescaling(layer: Any) -> Any:
-    """(IA)³ around a quantised layer; peft's own returns fp32 whatever came in, which attention does not take."""
-
-    def forward(x: Tensor) -> Tensor:
-        active = [] if layer.disable_adapters else [n for n in layer.active_adapters if n in layer.ia3_l]
-        scale = [layer.ia3_l[name].flatten() for name in active]
-        if layer.is_feedforward:
-            for each in scale:
-                x = x * each
-        out: Tensor = layer.base_layer(x)
-        if not layer.is_feedforward:
-            for each in scale:
-                out = out * each
-        return out
-
-    return forward
+    quantised_adapters.repair(model)
 
 
 def task_type(model: nn.Module) -> str | None:
@@ -103,7 +67,9 @@ def save(model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None)
 
     ``state``: the wrapper's state, where it is another than ``state_dict()`` gives.
     """
-    handle(model).save_pretrained(folder, save_embedding_layers=False, state_dict=state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # AdaLoRA may have taken a layer's last rank, which peft holds for an accident
+        handle(model).save_pretrained(folder, save_embedding_layers=False, state_dict=state)
     _sort_targets(folder / "adapter_config.json")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
 
@@ -137,7 +103,7 @@ def load(model: nn.Module, folder: Path, name: str) -> None:
                 object.__setattr__(model, _SLOT, wrapper)
     except Exception as error:  # peft and safetensors raise many types for a damaged or foreign adapter
         raise ModelError(f"adapter cannot be loaded: {error}", "is it of this base model?", str(folder)) from error
-    _settle(model)
+    quantised_adapters.repair(model)
     model.eval()
 
 

@@ -18,8 +18,10 @@ from torch.nn.utils import parametrize
 
 from tunery.models import peft_bridge
 
-ITERATIONS = 16
-"""Of the randomised SVD; the paper's fast variant (its table of initialisation times) recommends as many."""
+EXACT, ITERATIONS = 1024, 16
+"""Matrices with up to so many rows or columns are decomposed exactly (a tenth of a second each), larger ones by the
+paper's fast variant: a randomised SVD with so many iterations.
+"""
 
 
 class _Beside(nn.Module):
@@ -53,7 +55,11 @@ def _principal(layer: Any, r: int, scale: float) -> tuple[Tensor, Tensor]:
     """The rank-r part of the weight with the largest singular values, divided by the scale → A [r, in], B [out, r]."""
     weight = layer.get_base_layer().weight.float()
     weight = weight.t() if layer.fan_in_fan_out else weight
-    u, s, v = torch.svd_lowrank(weight, q=min(2 * r, *weight.shape), niter=ITERATIONS)
+    if min(weight.shape) <= EXACT:
+        u, s, transposed = torch.linalg.svd(weight, full_matrices=False)
+        v = transposed.t()
+    else:
+        u, s, v = torch.svd_lowrank(weight, q=min(2 * r, *weight.shape), niter=ITERATIONS)
     root = (s[:r] / scale).sqrt()
     a, b = torch.zeros(r, weight.shape[1]), torch.zeros(weight.shape[0], r)
     a[: len(root)], b[:, : len(root)] = root.unsqueeze(1) * v[:, :r].t(), u[:, :r] * root

@@ -30,7 +30,11 @@ def settings(name: str, dtype: torch.dtype, keep: tuple[str, ...]) -> Any:
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep))
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=name, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=list(keep)
+        load_in_4bit=True,
+        bnb_4bit_quant_type=name,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,  # QLoRA (arXiv:2305.14314): the scales in 8 bits, 0.4 bits a weight less
+        llm_int8_skip_modules=list(keep),
     )
 
 
