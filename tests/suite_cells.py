@@ -6,7 +6,6 @@ by the parts that ``tunery train`` is made of, without the evaluations between, 
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -54,17 +53,37 @@ THOROUGH = ("bert", "modernbert", "gpt2", "llama", "t5", "bart")
 """Two of each kind: on these resuming, accumulation and gradient checkpointing are checked as well."""
 STEPS, LAST = 30, 4
 """Optimizer steps of a cell; an interrupted one is resumed for the last few."""
+METHOD: dict[str, dict[str, Any]] = {"prompt": {"tokens": 4}, "p_tuning": {"tokens": 4}, "prefix": {"length": 4}}
+"""What is changed in a method's configuration: in front of rows of a few tokens, a few vectors are many."""
+LR = {"full": 1e-2, "freeze": 1e-2}
+"""Learning rates, where not ``DEFAULT_LR``: thirty steps have to do what otherwise hundreds do."""
+DEFAULT_LR = 3e-2
+
+
+def _texts(count: int) -> list[dict[str, Any]]:
+    """Labelled texts of a telling word and up to two others."""
+    rows = [(row["text"].split()[-2], row["label"]) for row in small.labelled(count)]
+    return [{"text": " ".join([word, *["parcel"] * (i // 2 % 3)]), "label": label} for i, (word, label) in enumerate(rows)]
+
+
+def _answers(count: int) -> list[str]:
+    """One to three words, of two."""
+    return [" ".join(small.WORDS[(i + n) % 2] for n in range(1 + i % 3)) for i in range(count)]
+
+
 ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     **small.ROWS,
-    "instruct": functools.partial(small.questions, longest=4),
-    "lm": lambda count: [{"text": row["text"][:40]} for row in small.documents(count)],
+    "classify": _texts,
+    "cloze": _texts,
+    "instruct": lambda count: [
+        {"question": f"{small.WORDS[i]} {i}?", "answer": answer} for i, answer in enumerate(_answers(count))
+    ],
+    "seq2seq": lambda count: [
+        {"prompt": f"{small.WORDS[i]} {i}?", "response": answer} for i, answer in enumerate(_answers(count))
+    ],
+    "lm": lambda count: [{"text": answer} for answer in _answers(count)],
 }
-"""Rows of a few tokens each; for other tasks those of ``small``."""
-METHOD: dict[str, dict[str, Any]] = {}
-"""What tiny models need changed in a method's configuration."""
-LR: dict[str, float] = {"adalora": 5e-2, "ia3": 5e-2}
-"""Learning rates of methods that learn eight rows by another one than ``DEFAULT_LR``."""
-DEFAULT_LR = 1e-2
+"""Rows of a few tokens each, which frozen random layers can tell apart; for other tasks those of ``small``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +131,7 @@ def awake(model: str, folder: Path) -> Path:
     """A tiny model whose matrices are so large that its layers do something, as those of a trained model do.
 
     With weights of deviation 0.02 everything but the residual stream is nearly zero, and no method that leaves the
-    embeddings alone can move the logits far enough to learn anything.
+    embeddings alone can move the logits far enough to learn anything. T5's own initialisation is large enough.
     """
     path = folder / model
     if not path.exists():
@@ -121,7 +140,7 @@ def awake(model: str, folder: Path) -> Path:
         else:
             tiny.BUILDERS[model](path)
         file = path / "model.safetensors"
-        tensors = {name: t * 8 if t.ndim > 1 and t.std() < 0.05 else t for name, t in load_file(file).items()}
+        tensors = {name: t * 20 if t.ndim > 1 and t.std() < 0.05 else t for name, t in load_file(file).items()}
         save_file(tensors, file, metadata={"format": "pt"})
     return path
 

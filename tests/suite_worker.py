@@ -10,9 +10,8 @@ from pathlib import Path
 
 import torch
 
-from suite_cells import outputs, read_rows, texts
+from suite_cells import Found, outputs, read_rows, texts
 from suite_checks import close, failing
-from suite_cells import Found
 from tunery.errors import ModelError
 from tunery.models import machine, weights
 from tunery.run import build
