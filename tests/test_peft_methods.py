@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+import tiny
 from small import labelled, one_thread, questions, train, weights_of, write  # noqa: F401
-from suite_cells import MODELS, awake
+from suite_cells import MODELS
 from test_methods import frozen_digest, logits_of
 from test_resume import check_equal, run_of, stopping_at
 from tunery import registry
@@ -41,6 +43,16 @@ def answers(tmp_path: Path) -> Path:
 @pytest.fixture
 def labels(tmp_path: Path) -> Path:
     return write(tmp_path / "labels.jsonl", labelled(8))
+
+
+def awake(name: str, folder: Path) -> Path:
+    """A tiny model with eight times larger matrices: its layers do something, and bf16 does not drown it in noise."""
+    path = folder / name
+    if not path.exists():
+        file = tiny.BUILDERS[name](path) / "model.safetensors"
+        tensors = {key: t * 8 if t.ndim > 1 and t.std() < 0.05 else t for key, t in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    return path
 
 
 def method_of(name: str, **settings: Any) -> Method:

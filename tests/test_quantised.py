@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from small import labelled, one_thread, questions, train, write  # noqa: F401
-from suite_cells import awake
 from test_methods import logits_of
-from test_peft_methods import method_of
+from test_peft_methods import awake, method_of
 from tiny import base_of
 from tunery.errors import ConfigError
 from tunery.models import peft_bridge, quantise, weights
