@@ -87,7 +87,45 @@ def several(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-ROWS = {"instruct": questions, "lm": documents, "classify": labelled, "regress": scored}
+def spans(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions to contexts of very different length; the answer is the one number in it."""
+    pick = random.Random(seed)
+    rows = []
+    for i in range(count):
+        before, after = (pick.choices(WORDS, k=pick.randint(1, 8)) for _ in range(2))
+        context = " ".join([*before, "number", str(i), *after])
+        rows.append({"context": context, "question": "which number?", "answers": [str(i)]})
+    return rows
+
+
+def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Sentences in which good and bad words are tagged, the latter together with the word after them."""
+    pick = random.Random(seed)
+    rows = []
+    for i in range(count):
+        words, tags = [pick.choice(WORDS), str(i)], ["O", "O"]
+        for label in pick.choices(("good", "bad"), k=1 + i % 3):
+            words += [pick.choice(MOODS[label]), pick.choice(WORDS)]
+            tags += ["B-GOOD", "O"] if label == "good" else ["B-BAD", "I-BAD"]
+        rows.append({"words": words, "tags": tags})
+    return rows
+
+
+def translations(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Prompts with short responses."""
+    return [{"prompt": row["question"], "response": row["answer"]} for row in questions(count, seed, longest=4)]
+
+
+ROWS = {
+    "instruct": questions,
+    "lm": documents,
+    "classify": labelled,
+    "cloze": labelled,
+    "regress": scored,
+    "extract_qa": spans,
+    "seq2seq": translations,
+    "tag": tagged,
+}
 """Rows for each task; a new task needs an entry here to be tested."""
 
 

@@ -37,7 +37,7 @@ class Squad(Format):
             pairs, none = _answers(row)
             first = cells.optional_text(row, "answer")
             if first is not None:
-                pairs = sorted(pairs, key=lambda pair: pair[0] != first) if first in dict(pairs) else [(first, None)]
+                pairs = sorted([*pairs, (first, None)], key=lambda pair: pair[0] != first)
             impossible = impossible or (none and not pairs)
             if impossible and pairs:
                 problem = "column 'is_impossible' is true, but there are answers"

@@ -93,6 +93,15 @@ def next_token_loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tenso
     return token_loss(logits, shifted[keep[:, :-1]])
 
 
+def answer_loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Loss of an encoder-decoder on ``answer``, shifted right as the architecture does. → sum, count."""
+    answer = batch["answer"]
+    keep = answer != -100
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    inputs["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels=answer)
+    return token_loss(selected_logits(model, keep, **inputs), answer[keep])
+
+
 class PooledClassifier(nn.Module):
     """Encoder or decoder → one pooled vector a row → linear head.
 

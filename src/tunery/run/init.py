@@ -82,7 +82,8 @@ def propose(sniffed: Sniffed, given: Plain) -> tuple[Plain, Comments]:
     Raises ConfigError: the model cannot do the task.
     """
     form, output = sniffed.dataset.format, sniffed.task.output
-    base = str(given.get("model", {}).get("name") or (ENCODER if output == "logits" else DECODER))
+    encoder = output == "logits" and not sniffed.task.language_head
+    base = str(given.get("model", {}).get("name") or (ENCODER if encoder else DECODER))
     _check_base(base, sniffed.task)
     length, why = _max_length(sniffed, base)
     files: dict[str, Any] = {name: given["data"][name] for name in SPLITS if name in given["data"]}
@@ -171,9 +172,15 @@ def _check_base(base: str, task: type[Task]) -> None:
         if "/" in base:
             raise ModelError("no such model folder or file", "check the path", base)
         packs.get(base)
+    if not PACKS[base].pooling and "decoder" not in task.families:
+        problem = f"{base} is a decoder; task {task.name} needs {' or '.join(task.families)}"
+        raise ConfigError(problem, "--model FOLDER, of a T5 or BART for example", "model")
     if PACKS[base].pooling and task.output == "text":
         problem = f"{base} is an encoder, which writes no text; the data asks for task {task.name}"
         raise ConfigError(problem, f"--model {DECODER}, for example; {base} is for labels and numbers", "model")
+    if PACKS[base].pooling and task.language_head:
+        problem = f"{base} has no masked-language head, which task {task.name} needs"
+        raise ConfigError(problem, f"--model {DECODER}, for example", "model")
 
 
 def _max_length(sniffed: Sniffed, base: str) -> tuple[int | None, str]:

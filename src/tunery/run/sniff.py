@@ -78,14 +78,14 @@ def sniff(config: Config) -> Sniffed:
     dataset = load_dataset(data, config.task_name, config.train.seed, splits)
     dataset.notes = [note for note in dataset.notes if "data.on_bad_row" not in note]
     train = dataset.splits["train"]
-    labels = Counter(label for example in train for label in findings.labels_of(example))
+    labels = Counter(label for example in train for label in (*findings.labels_of(example), *example.tags))
     name = config.task_name or ("regress" if _numbers(labels) else dataset.task)
     if name != (config.task_name or dataset.task):
         dataset.notes.append(
             f"the labels are {len(labels)} different numbers: task regress (task=classify for classes)"
         )
     task: type[Task] = registry.get("task", name)
-    unseen = _unseen(dataset, labels) if "classes" in task.kinds else []
+    unseen = _unseen(dataset, labels) if {"classes", "tags"} & set(task.kinds) else []
     bad = [f"{e.where}: {e.note}" for e in dataset.ledger.entries() if e.bucket.startswith("dropped:")]
     return Sniffed(
         dataset,
@@ -112,7 +112,8 @@ def _unseen(dataset: Dataset, labels: Mapping[str, int]) -> list[str]:
     found = []
     for name, examples in dataset.splits.items():
         for example in examples:
-            strange = [label for label in findings.labels_of(example) if label not in labels]
+            said = (*findings.labels_of(example), *example.tags)
+            strange = [label for label in said if label not in labels]
             if name != "train" and strange:
                 found.append(f"{example.where}: label {strange[0]!r} does not occur in the training rows")
     return found
