@@ -36,7 +36,7 @@ import docs as generator  # noqa: E402
 
 PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation")]
+PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation", "from-tutorials")]
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -86,7 +86,9 @@ def every_command(page: Path) -> list[Command]:
 
 
 @pytest.fixture
-def stand_ins(tiny_llama: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(
+    tiny_llama: Path, tiny_bert: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tiny models in place of packs and hubs; two training steps, answers of four tokens."""
     from tunery.run import train as training
 
@@ -96,7 +98,8 @@ def stand_ins(tiny_llama: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: py
         cache.build(pack.folder, partial(_fill, source), layout=packs.LAYOUT, wheel_sha256=pack.sha256)
 
     def found(name: str, *_: Any) -> Path:
-        return packs.PACKS["minilm" if "bert" in name.lower() else "smollm2"].folder
+        known = {"bert": packs.PACKS["minilm"].folder, "gpt2": tiny_gpt2}
+        return next((folder for key, folder in known.items() if key in name.lower()), packs.PACKS["smollm2"].folder)
 
     monkeypatch.setattr(hub, "fetch", found)
     monkeypatch.setattr(hub, "modelscope", found)
@@ -122,9 +125,9 @@ def _fill(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the examples, as the clone has them, but only the first rows of each."""
+    """A folder with the examples, as the clone has them, but only the first rows of the larger files."""
     folder = tmp_path / "work"
-    (folder / "examples").mkdir(parents=True)
+    shutil.copytree(ROOT / "examples", folder / "examples")
     for name, rows in (("support.jsonl", 40), ("support_test.jsonl", 8), ("intents.csv", 100)):
         lines = (ROOT / "examples" / name).read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / "examples" / name).write_text("".join(lines[:rows]), encoding="utf-8")

@@ -327,6 +327,25 @@ def tiny_bart(folder: Path) -> Path:
     return _save(folder, transformers.BartForConditionalGeneration, config, tokenizer, **names)
 
 
+def tiny_bloom(folder: Path) -> Path:
+    """A decoder with ALiBi instead of positions, a norm after the embeddings and a padding token of its own.
+
+    Not in ``BUILDERS``: the tutorials need it, the common suite has decoders enough.
+    """
+    tokenizer = byte_bpe(["<unk>", "<s>", "</s>", "<pad>"])
+    config = transformers.BloomConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=3,
+    )
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    return _save(folder, transformers.BloomForCausalLM, config, tokenizer, padding_side="left", **names)
+
+
 BUILDERS = {
     "bert": tiny_bert,
     "distilbert": tiny_distilbert,

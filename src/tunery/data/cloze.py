@@ -2,7 +2,8 @@
 
 A template is parsed by the few lines below and never evaluated; what is put into it is data and never parsed. A label
 word is tokenised where it stands, together with the space before it: after ``Sentiment:`` stands the token `` great``,
-not a lone space and ``great``. Soft tokens, ``[soft:n]``, may stand anywhere.
+not a lone space and ``great``. Soft tokens, ``[soft:n]``, may stand anywhere. ``{review}`` and ``{sentiment}``, names
+that columns are known by, mean the same as ``{text}`` and ``{label}``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunery.data import soft
+from tunery.data.columns import SYNONYMS
 from tunery.errors import ConfigError, DataError, near
 from tunery.protocols import Encoded, Example
 
@@ -90,14 +92,22 @@ def parse(template: str) -> Template:
         elif mark[1] is None:
             raise ConfigError(f"a {mark[0]!r} without its fellow", "write it twice to mean a brace", _WHERE)
         else:
-            if mark[1] not in (*FIELDS, LABEL):
-                raise ConfigError(f"unknown field {mark[0]}", near(mark[1], [*FIELDS, LABEL]), _WHERE)
-            parts += [Part("", literal), Part(mark[1])] if literal else [Part(mark[1])]
+            name = _field(mark[1])
+            parts += [Part("", literal), Part(name)] if literal else [Part(name)]
             literal = ""
     literal += source[begun:]
     found = (*parts, Part("", literal)) if literal else tuple(parts)
     _check(found)
     return Template(found, soft.count(template))
+
+
+def _field(name: str) -> str:
+    """The field that is meant, by its own name or one that columns have for it (``sentiment``: the label)."""
+    known = (*FIELDS, LABEL)
+    found = name if name in known else next((field for field in known if name in SYNONYMS[field]), None)
+    if found is None:
+        raise ConfigError(f"unknown field {{{name}}}", near(name, [*known]), _WHERE)
+    return found
 
 
 def _check(parts: Sequence[Part]) -> None:
