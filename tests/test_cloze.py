@@ -16,21 +16,23 @@ import tiny
 import tunery
 from small import labelled, lively, log, one_thread, train, write  # noqa: F401
 from tunery import config as configuration
-from tunery.config import ModelConfig
+from tunery.config import DataConfig, ModelConfig
 from tunery.data import cloze, soft
 from tunery.data.batch import collate
+from tunery.data.ledger import Ledger
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.models.load import open_base
 from tunery.protocols import SOFT, Encoded, Example, SoftPlacement
 from tunery.run import build
 from tunery.run.check import check
 from tunery.run.encode import encode_split
+from tunery.run.init import init
 from tunery.run.show import show
 from tunery.tasks.cloze import Cloze
 
 TEMPLATE = "Review: {text} | Sentiment: {label}"
 WORDS = {"good": ["great", "good"], "bad": ["awful", "very bad indeed"]}
-TEXTS = ("The film is boring.", "Hello, my name is Anna and I live in London. I like green tea.", "很好")
+TEXTS = ("The film is boring.", "Hello, my name is Anna and I live in London.", "很好")
 ALL = ["tiny_mlm_bert", "tiny_roberta", "tiny_gpt2", "tiny_llama", "tiny_t5"]
 
 
@@ -89,6 +91,10 @@ def test_a_template_is_its_parts() -> None:
     assert found.fields == {"text"}
     assert found.goes_on
     assert not cloze.parse("{text} {label} ").goes_on
+
+
+def test_fields_go_by_the_names_of_columns_too() -> None:
+    assert cloze.parse("Review: {review} | Sentiment: {sentiment}") == cloze.parse(TEMPLATE)
 
 
 def test_what_is_put_in_is_never_parsed() -> None:
@@ -224,15 +230,23 @@ def test_a_template_too_long_for_the_rows(tiny_gpt2: Path) -> None:
     assert caught.value.where == "task.template"
 
 
-def test_a_row_without_the_second_text(tiny_gpt2: Path, tmp_path: Path) -> None:
-    rows = [{"text": "a", "text_pair": "b" if i else None, "label": "xy"[i % 2]} for i in range(8)]
-    data = write(tmp_path / "a.jsonl", rows)
-    settings: dict[str, Any] = {"task": {"name": "cloze", "template": "{text} {text_pair} {label}"}}
-    settings |= {"data__validation": str(data), "train__max_steps": 0}
-    with pytest.raises(DataError, match=r"\{text_pair\}") as caught:
-        train(tmp_path, tiny_gpt2, data, **settings)
-    assert caught.value.where.endswith(":1")
-    train(tmp_path, tiny_gpt2, data, **settings, data__on_bad_row="drop")
+def test_rows_that_cannot_be_used(tiny_gpt2: Path) -> None:
+    task, _, tokenizer = task_on(tiny_gpt2, template="{text} {text_pair} {label}")
+    examples = [
+        Example("f", 1, text="a", label="good"), Example("f", 2, text="b", text_pair="c", label="strange"),
+        Example("f", 3, text="b", text_pair="c", label=("good", "bad")),
+        Example("f", 4, text="b", text_pair="c", label="good"),
+    ]  # fmt: skip
+    ledger = Ledger()
+    for example in examples:
+        ledger.add(example.where, "used:train")
+    split = encode_split("train", examples, task, tokenizer, DataConfig(on_bad_row="drop"), 64, ledger)
+    assert split.examples == examples[3:]
+    for example, problem in zip(examples, ("{text_pair}", "'strange' is not in data.labels", "several"), strict=False):
+        with pytest.raises(DataError) as caught:
+            encode_split("train", [example], task, tokenizer, DataConfig(), 64, ledger)
+        assert problem in caught.value.problem
+        assert caught.value.where == example.where
 
 
 # ------------------------------------------------------------------- scores against a computation of their own
@@ -479,6 +493,16 @@ def show_order(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return rows[holdout(examples, 0.1, 42, True)[0][0]]
 
 
+def test_init_proposes_a_model_with_a_language_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = str(write(tmp_path / "a.jsonl", labelled(20)))
+    found = init([data], overrides=["task=cloze", f"task.template={TEMPLATE}"])
+    assert found["values"]["model"]["name"] == "smollm2"
+    assert configuration.load(tmp_path / "tunery.yaml").task.template == TEMPLATE  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="no masked-language head"):
+        init([data], model="minilm", overrides=["task=cloze"], force=True)
+
+
 def test_soft_tokens_of_a_template(tiny_gpt2: Path) -> None:
     task, net, tokenizer = task_on(tiny_gpt2, template="[soft:2]{text} [soft:3]{label}")
     assert task.soft_tokens(tokenizer) == 5
@@ -508,19 +532,6 @@ def test_soft_tokens_that_a_method_places(length: int, tiny_roberta: Path) -> No
         )
         assert behind.startswith({"before": "Review", "after": " | Sent", "between": " awful"}[position])
         assert tokenizer.decode(row.ids[row.span[0] : row.span[1] + 1]) == " awful"
-
-
-def test_rows_that_cannot_be_used_are_dropped(tiny_gpt2: Path) -> None:
-    from tunery.config import DataConfig
-    from tunery.data.ledger import Ledger
-
-    task, _, tokenizer = task_on(tiny_gpt2)
-    examples = [Example("f", 1, text="a", label="good"), Example("f", 2, text="b", label="strange")]
-    ledger = Ledger()
-    for example in examples:
-        ledger.add(example.where, "used:train")
-    split = encode_split("train", examples, task, tokenizer, DataConfig(on_bad_row="drop"), 64, ledger)
-    assert [example.label for example in split.examples] == ["good"]
 
 
 def test_state_goes_through_a_run(tiny_gpt2: Path, tmp_path: Path) -> None:

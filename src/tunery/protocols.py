@@ -280,6 +280,8 @@ class Task(Plugin):
     output: ClassVar[Literal["logits", "text"]]
     families: ClassVar[tuple[str, ...]] = ("decoder", "encoder", "encoder-decoder")
     """Kinds of base model it can use."""
+    language_head: ClassVar[bool] = False
+    """Whether its logits come from the head of a language model, which sentence encoders do not have."""
     on_long: ClassVar[Literal["truncate", "window"]] = "truncate"
     default_max_length: ClassVar[int] = 512
     soft_positions: ClassVar[tuple[Position, ...]] = ("before", "after", "between")

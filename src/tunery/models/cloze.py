@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tunery.models.heads import selected_logits
+from tunery.models.heads import selected_logits, token_loss
 from tunery.protocols import SOFT
 
 Words = Sequence[tuple[int, ...]]
@@ -56,8 +56,9 @@ def whole_scores(model: Any, batch: dict[str, Tensor], words: Words) -> Tensor:
         counted = (places >= first.clamp(min=1).unsqueeze(1)) & mask.bool() & (ids < SOFT)
         keep = F.pad(counted[:, 1:], (0, 1))
         logits = selected_logits(model, keep, input_ids=ids, attention_mask=mask)
-        losses = F.cross_entropy(logits.float(), ids[counted], reduction="none")
-        scores.append(-losses.new_zeros(len(ids)).index_add(0, counted.nonzero()[:, 0], losses))
+        sizes = counted.sum(1).tolist()
+        rows = zip(torch.split(logits, sizes), torch.split(ids[counted], sizes), strict=True)
+        scores.append(torch.stack([-token_loss(logits, targets)[0] for logits, targets in rows]))
     return torch.stack(scores, 1)
 
 

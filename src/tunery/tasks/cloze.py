@@ -98,6 +98,7 @@ class Cloze(Task):
     kinds: ClassVar[tuple[str, ...]] = ("classes", "loss")
     monitor = "accuracy"
     output = "logits"
+    language_head = True
     default_max_length = 256
 
     def __init__(self, config: Any) -> None:
