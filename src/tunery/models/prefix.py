@@ -69,8 +69,10 @@ class Prefix(nn.Module):
 
     def forward(self, number: int, rows: int) -> KeysValues:
         """Keys and values [rows, heads, length, size] for attention module ``number``."""
-        keep = self.projected and not self.training and not torch.is_grad_enabled()
-        pair = self._kept(number) if keep else self._one(number)
+        if self.projected and not self.training and not torch.is_grad_enabled():
+            pair = self._kept(number)
+        else:
+            pair, self._made = self._one(number), ([], [])  # fused AdamW changes weights, but not their versions
         rate = self.rate if self.training else 0.0
         keys, values = (F.dropout(wide, rate) if rate else wide for wide in (t.expand(rows, -1, -1, -1) for t in pair))
         return keys, values

@@ -96,7 +96,9 @@ def read(model: nn.Module, ids: Tensor, decoder_ids: Tensor, **inputs: Tensor) -
 
     def note(module: nn.Module, query: Tensor, keys: Tensor, values: Tensor, own: bool = False) -> None:
         cross = not own and query.shape[2] != keys.shape[2]
-        found.setdefault(module, Read(module, keys[0].clone(), values[0].clone(), cross))
+        # laid out in order: fused AdamW pairs a parameter with its moments, which are so in a checkpoint, by place
+        own_keys, own_values = (t[0].clone(memory_format=torch.contiguous_format) for t in (keys, values))
+        found.setdefault(module, Read(module, own_keys, own_values, cross))
 
     inputs |= {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
     if takes(model, "decoder_input_ids"):
