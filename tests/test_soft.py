@@ -617,3 +617,14 @@ def test_lm_windows_train(tiny_gpt2: Path, tmp_path: Path) -> None:
     run = train(tmp_path, tiny_gpt2, file, method="prompt", task="lm", data__validation=str(file), **QUICK)
     assert run.metrics["loss"] < run.manifest["base_metrics"]["loss"]
     assert build.load(run.dir).model.soft_prompt.active == "default"
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_on_a_quantised_base(kind: str, tiny_llama: Path, data: Path, tmp_path: Path) -> None:
+    """Embeddings are not quantised, so vectors are learnt and stored as on any base."""
+    pytest.importorskip("bitsandbytes")
+    method = {"name": "prompt", "tokens": 4}
+    run = train(tmp_path, tiny_llama, data, method=method, task="instruct", model__quantise=kind, **QUICK)
+    stored = weights_of(run.path / "model")
+    assert {name: tuple(t.shape) for name, t in stored.items()} == {"prompt_embeddings": (4, tiny.HIDDEN)}
+    assert torch.equal(run.tuned.model.soft_prompt.vectors(), stored["prompt_embeddings"])

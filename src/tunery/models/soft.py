@@ -49,9 +49,10 @@ class PromptEncoder(nn.Module):
         self.inputs = nn.Parameter(torch.randn(tokens, size))
         self.lstm = None
         if kind == "lstm":
-            self.lstm = nn.LSTM(size, hidden, num_layers=2, dropout=dropout, bidirectional=True, batch_first=True)
+            half = max(hidden // 2, 1)  # in each direction
+            self.lstm = nn.LSTM(size, half, num_layers=2, dropout=dropout, bidirectional=True, batch_first=True)
         last = nn.Linear(hidden, size)
-        first = nn.Linear(size if self.lstm is None else 2 * hidden, hidden)
+        first = nn.Linear(size if self.lstm is None else 2 * self.lstm.hidden_size, hidden)
         self.mlp = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
         self.eval()
         with torch.no_grad():
