@@ -63,7 +63,7 @@ def test_unlike_anything_lists_what_there_is(section: str) -> None:
 def test_key_of_another_method_or_task() -> None:
     error = wrong("method=full", "method.r=4")
     assert error.where == "method.r" and error.hint == "it is a key of method=lora"
-    assert wrong("task=classify", "task.template=x").hint == "it is a key of task=instruct"
+    assert wrong("task=classify", "task.template=x").hint == "it is a key of task=cloze and task=instruct"
     assert wrong("task.template=x").where == "task.name"
 
 

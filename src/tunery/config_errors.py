@@ -122,9 +122,10 @@ def _meant(section: str, key: str, known: list[str], models: Mapping[str, Any]) 
     if close := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
         return f"did you mean {'.'.join(filter(None, (section, close[0])))!r}?"
     for kind in PLUGINS:
-        for owner in registry.names(kind):
-            if section == kind and key in registry.config_class(kind, owner).model_fields:
-                return f"it is a key of {kind}={owner}"
+        names = registry.names(kind) if section == kind else []
+        owners = [f"{kind}={name}" for name in names if key in registry.config_class(kind, name).model_fields]
+        if owners:
+            return f"it is a key of {' and '.join(owners)}"
     return f"known: {', '.join(name for name in known if section not in PLUGINS or name != 'name') or 'none'}"
 
 
