@@ -127,6 +127,10 @@ class Found:
 # --------------------------------------------------------------------------------------------- models
 
 
+AWAKE = 10
+"""Factor of weights that are drawn with a deviation of 0.02."""
+
+
 def awake(model: str, folder: Path) -> Path:
     """A tiny model whose matrices are so large that its layers do something, as those of a trained model do.
 
@@ -140,7 +144,7 @@ def awake(model: str, folder: Path) -> Path:
         else:
             tiny.BUILDERS[model](path)
         file = path / "model.safetensors"
-        tensors = {name: t * 20 if t.ndim > 1 and t.std() < 0.05 else t for name, t in load_file(file).items()}
+        tensors = {name: t * AWAKE if t.ndim > 1 and t.std() < 0.05 else t for name, t in load_file(file).items()}
         save_file(tensors, file, metadata={"format": "pt"})
     return path
 
