@@ -24,7 +24,11 @@ from tunery.run.run import Run
 
 METHODS = registry.names("method")
 CASES = [("instruct", "llama"), ("instruct", "gpt2"), *[("classify", m) for m in ("bert", "roberta", "llama", "gpt2")]]
-SETTINGS: dict[str, dict[str, Any]] = {"adapter": {"method__reduction": 2}, "adalora": {"train__lr": 5e-2}, "prompt": {"train__lr": 2e-2}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adapter": {"method__reduction": 2},
+    "adalora": {"train__lr": 5e-2},
+    "prompt": {"train__lr": 2e-2},
+}
 """Settings a method needs to learn eight rows by heart in a moment, where the ones below do not do."""
 SOFT_METHODS = ("prompt", "p_tuning")
 """Vectors in the input reach only what frozen random layers make of them: they cannot learn all rows by heart."""

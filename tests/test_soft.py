@@ -297,11 +297,15 @@ def test_vectors_of_words_are_the_words(model: str, request: pytest.FixtureReque
     assert trained["soft_prompt.sets.0.weight"].grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("model", ["t5", "bart"])
-def test_a_decoder_that_reads_the_input_again(model: str, request: pytest.FixtureRequest) -> None:
-    """Stock classifiers of encoder-decoder models give their input to the decoder as well."""
+@pytest.mark.parametrize(
+    ("model", "kind"), [*((m, "sequence_classification") for m in ("t5", "bart")), ("t5", "token_classification")]
+)
+def test_every_embedding_of_an_encoder_decoder(model: str, kind: str, request: pytest.FixtureRequest) -> None:
+    """Stock classifiers give their input to the decoder as well; T5's tagger has an encoder only, which embeds with
+    another module than the model names.
+    """
     base = tiny.base_of(request.getfixturevalue(f"tiny_{model}"))
-    net, head = base.load("sequence_classification")
+    net, head = base.load(kind)
     words = base.tokenizer("good", add_special_tokens=False)["input_ids"]
     rest = base.tokenizer("The film")["input_ids"]
     with torch.no_grad():

@@ -91,7 +91,9 @@ def embeddings(model: Any) -> list[nn.Module]:
     """The modules that make token ids vectors; encoder-decoder models have several, sharing their weights or not."""
     inner = getattr(model, "backbone", model)
     parts = [inner, inner.get_encoder(), inner.get_decoder()] if inner.config.is_encoder_decoder else [inner]
-    return list({id(module): module for module in (part.get_input_embeddings() for part in parts)}.values())
+    found = [part.get_input_embeddings() for part in parts]
+    found += [m for m in inner.modules() if isinstance(m, nn.Embedding) and any(m.weight is f.weight for f in found)]
+    return list({id(module): module for module in found}.values())
 
 
 def embed(model: nn.Module, ids: list[int]) -> Tensor:
