@@ -87,12 +87,12 @@ def several(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def spans(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def spans(count: int, seed: int = 0, longest: int = 3) -> list[dict[str, Any]]:
     """Questions to contexts of very different length; the answer is the one number in it."""
     pick = random.Random(seed)
     rows = []
     for i in range(count):
-        before, after = (pick.choices(WORDS, k=pick.randint(1, 8)) for _ in range(2))
+        before, after = (pick.choices(WORDS, k=pick.randint(1, longest)) for _ in range(2))
         context = " ".join([*before, "number", str(i), *after])
         rows.append({"context": context, "question": "which number?", "answers": [str(i)]})
     return rows
