@@ -171,6 +171,21 @@ def test_houlsby_is_inside_every_residual(name: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_nothing_comes_between_adapter_and_sum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No norm, in particular: where Gemma 2 and 3 have one after the sub-layer, the adapter is behind it."""
+    _, after, norms = MODELS[name]
+    base, (model, _) = build(name), attached(name, layers=[0])
+    monkeypatch.setattr(Bottleneck, "forward", lambda self, x: torch.ones_like(x))
+    sums = []
+    for each in (base, model):
+        layer = layers_of(each)[0]
+        norm = at(layer, norms[0] if after else norms[-1])  # it reads the sum behind attention
+        ((x, _),) = watch([norm], lambda each=each: logits(each))
+        sums.append(x)
+    torch.testing.assert_close(sums[1], sums[0] + 1, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_pfeiffer_is_after_the_feed_forward_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, after, norms = MODELS[name]
     model, _ = attached(name, placement="pfeiffer")
@@ -578,6 +593,22 @@ def test_a_head_in_training_survives_switching() -> None:
         adapter.activate(model, "default")
         assert torch.equal(scores(model), seen[-1])
     assert not torch.equal(seen[0], seen[2])
+
+
+def test_a_head_follows_the_model_to_another_dtype() -> None:
+    model, adapter = classifier(), method(reduction=8)
+    adapter.attach(model, ("classifier",))
+    teach(model)
+    model.double()
+    tuned = scores(model)
+    adapter.activate(model, None)
+    torch.testing.assert_close(scores(model), scores(classifier()).double(), rtol=1e-5, atol=1e-5)
+    adapter.activate(model, "default")
+    assert torch.equal(scores(model), tuned)
+    weights.trainable(model)["classifier.bias"].data += 1
+    adapter.activate(model, None)
+    adapter.activate(model, "default")
+    assert torch.equal(scores(model), tuned + 1)
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -75,5 +75,5 @@ class NamedHeads:
     def _set(self, model: nn.Module, tensors: Mapping[str, Any]) -> None:
         for key, parameter in model.named_parameters():
             if key in tensors and parameter.data_ptr() != tensors[key].data_ptr():
-                parameter.data = tensors[key].to(parameter.device)
+                parameter.data = tensors[key].to(parameter)  # its device and dtype
                 parameter.grad = None
