@@ -51,19 +51,19 @@ MODELS = {
 """Tiny models and the kind of each; a task says which kinds it can use."""
 THOROUGH = ("bert", "modernbert", "gpt2", "llama", "t5", "bart")
 """Two of each kind: on these resuming, accumulation and gradient checkpointing are checked as well."""
-STEPS, LAST = 30, 4
+STEPS, LAST = 24, 3
 """Optimizer steps of a cell; an interrupted one is resumed for the last few."""
 METHOD: dict[str, dict[str, Any]] = {"prompt": {"tokens": 4}, "p_tuning": {"tokens": 4}, "prefix": {"length": 4}}
 """What is changed in a method's configuration: in front of rows of a few tokens, a few vectors are many."""
-LR = {"full": 1e-2, "freeze": 1e-2}
+LR = {"full": 1e-2, "freeze": 1e-2, "adalora": 5e-2, "bitfit": 5e-2}
 """Learning rates, where not ``DEFAULT_LR``: thirty steps have to do what otherwise hundreds do."""
 DEFAULT_LR = 3e-2
 
 
 def _texts(count: int) -> list[dict[str, Any]]:
     """Labelled texts of a telling word and up to two others."""
-    rows = [(row["text"].split()[-2], row["label"]) for row in small.labelled(count)]
-    return [{"text": " ".join([word, *["parcel"] * (i // 2 % 3)]), "label": label} for i, (word, label) in enumerate(rows)]
+    telling = [(row["text"].split()[-2], row["label"]) for row in small.labelled(count)]
+    return [{"text": word + " parcel" * (i // 2 % 3), "label": label} for i, (word, label) in enumerate(telling)]
 
 
 def _answers(count: int) -> list[str]:
@@ -176,9 +176,7 @@ def record(run: RunDir, made: Prepared) -> None:
     """What loading a run looks at, of what ``manifest.record`` writes."""
     run.write_config(made.config)
     example, length = made.splits["train"].examples[0], made.config.data.max_length or 512
-    run.update_manifest(
-        base={"hash": made.base.hash()}, probe=probe(made.task, made.base.tokenizer, example, length)
-    )
+    run.update_manifest(base={"hash": made.base.hash()}, probe=probe(made.task, made.base.tokenizer, example, length))
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ from tunery.rundir import RunDir, write_json
 from tunery.train import checkpoint
 
 TOLERANCE = 1e-4
-"""Of the largest value: sums in another order differ by a hundredth of this, a padded position that counts by far more."""
+"""Of the largest value. Sums in another order differ by a hundredth of it; padding that counts, by far more."""
 REMAINS = {"adapter": (0.6, 0.9), "bitfit": (0.6, 0.9), "ia3": (0.6, 0.9)}
 REMAINS |= dict.fromkeys(("prefix", "prompt", "p_tuning"), (0.9, 0.99))
 """Share of the loss that may be left, of a task that scores rows and of one that writes, where not a half: frozen
@@ -64,6 +64,8 @@ class Trained:
         self.now = Made(task, method, model, head, trainer(made, run, made.config, task, method, model))
         self.start = {name: p.detach().clone() for name, p in weights.trainable(model).items()}
         self.frozen = frozen(model)
+        self.gradients: tuple[float, dict[str, Tensor]] | None = None
+        """Those of eight rows at once, where asked for."""
 
     def tuned(self) -> build.Tuned:
         now = self.now
@@ -166,19 +168,20 @@ def resumes(case: Trained) -> None:
 
 def accumulates(case: Trained) -> None:
     """Four times two rows teach what eight teach at once."""
-    _same_gradients(case, {}, {"batch_size": 2, "accumulate": 4})
+    _same_gradients(case, batch_size=2, accumulate=4)
 
 
 def recomputes(case: Trained) -> None:
     """Gradient checkpointing changes memory and time only; a model that has none says so."""
     try:
-        _same_gradients(case, {}, {"gradient_checkpointing": True})
+        _same_gradients(case, gradient_checkpointing=True)
     except ConfigError as error:
-        assert error.where == "train.gradient_checkpointing"
+        assert error.where == "train.gradient_checkpointing", error
 
 
-def _same_gradients(case: Trained, one: dict[str, Any], other: dict[str, Any]) -> None:
-    (loss, expected), (same, found) = gradients(case, **one), gradients(case, **other)
+def _same_gradients(case: Trained, **train: Any) -> None:
+    loss, expected = case.gradients = case.gradients or gradients(case)
+    same, found = gradients(case, **train)
     assert abs(loss - same) <= TOLERANCE * max(loss, 1e-2), f"loss {loss} and {same}"
     assert found.keys() == expected.keys(), "other parameters have gradients"
     largest = max(float(g.abs().max()) for g in expected.values())
