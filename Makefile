@@ -22,17 +22,19 @@ demo: install  ## fine-tune smollm2 on the invented shop's questions and compare
 
 test: install lint  ## everything that CI checks
 	$(BIN)/tunery models pull smollm2 minilm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs.py --check
+	$(BIN)/python scripts/methods.py --check
 	$(BIN)/python scripts/results.py --check
 
 docs: install  ## regenerate the tables in the documentation
 	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/methods.py
 
 real: install  ## accuracies on the real data sets (about half an hour)
 	$(BIN)/tunery models pull minilm

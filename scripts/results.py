@@ -25,20 +25,21 @@ def accuracy(found: dict[str, Any]) -> list[str]:
     lines = [
         "## Test accuracy, median of the seeds (`make real`)",
         "",
-        "`minilm` on sst2 (1,821 test rows) and banking77 (77 labels, 3,080 test rows). The settings come from earlier",
-        "measurements that looked at test accuracy, not from a search on validation rows, so the test figures are",
-        "slightly optimistic. An experiment with one test figure was run with one seed only.",
+        "`minilm` on sst2 (1,821 test rows) and banking77 (77 labels, 3,080 test rows). Each setting was tried with one",
+        "seed; the best on the validation rows was trained with every seed, and only those runs met the test rows.",
         "",
-        "| experiment | settings | validation | test, each seed | median | asked for |",
+        "| experiment | tried: validation accuracy | chosen: validation, each seed | test, each seed | median | asked for |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in found.items():
         runs = one["runs"].values()
+        tried = ", ".join(f"`{settings}` {value:.4f}" for settings, value in one["tried"].items())
         validation = ", ".join(f"{run['validation']:.4f}" for run in runs)
         test = ", ".join(f"{run['test']:.4f}" for run in runs)
-        settings = " ".join(f"`{setting}`" for setting in one["settings"])
         median, target = one["test_accuracy_median"], one["target"]
-        lines.append(f"| {name} | {settings} | {validation} | {test} | **{median:.4f}** | ≥ {target} |")
+        lines.append(
+            f"| {name} | {tried} | `{one['chosen']}` {validation} | {test} | **{median:.4f}** | ≥ {target} |"
+        )
     return lines
 
 

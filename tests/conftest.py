@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import pytest
 import tiny
 import wheels
 from tunery.models import packs
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # A CPU for each worker and all that it starts: threads of two that share CPUs wait for each other.
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {allowed[int(worker.removeprefix("gw")) % len(allowed)]})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import base_of
 from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from tests.tiny import base_of
 from tunery.models import cpu_attention
 from tunery.models.attention import EAGER_UP_TO, choose_attention
 

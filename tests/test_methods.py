@@ -28,9 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adapter": {"method__reduction": 2},
     "adalora": {"train__lr": 5e-2},
     "prompt": {"train__lr": 2e-2},
+    "prefix": {"method__projection": True, "train__dropout": 0.0},
 }
 """Settings a method needs to learn eight rows by heart in a moment, where the ones below do not do."""
-SOFT_METHODS = ("prompt", "p_tuning")
+SOFT_METHODS = ("prompt", "p_tuning", "prefix")
 """Vectors in the input reach only what frozen random layers make of them: they cannot learn all rows by heart."""
 TO_OVERFIT: dict[str, Any] = {"train__lr": 1e-2, "train__max_steps": 60, "train__weight_decay": 0.0}
 VARIANTS: list[dict[str, Any]] = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.small import labelled, log, one_thread, train, write
 
 __all__ = ["one_thread"]
