@@ -39,7 +39,13 @@ ZH |= {
     "text": "文本",
     "numbers": "数值",
     "loss": "损失",
+    "tags": "标注",
+    "encoder, 23 M": "编码器，23 M",
+    "decoder, 135 M": "解码器，135 M",
+    "decoder, 7 B": "解码器，7 B",
 }
+BY_HAND = ("summary", "meaning", "does")
+"""Last columns that are written by hand in Chinese."""
 Rows = list[list[str]]
 
 
@@ -75,7 +81,7 @@ def block(name: str, old: str) -> str:
     head, rows = TABLES[name]()
     if language != "zh":
         return table(head, rows)
-    kept = {cells[0]: cells[-1] for line in old.splitlines() if (cells := _cells(line))}
+    kept = {cells[0]: cells[-1] for line in old.splitlines() if (cells := _cells(line)) and head[-1] in BY_HAND}
     shown = [i for i, title in enumerate(head) if title in ZH]
     texts = [[*(ZH.get(cell, cell) for cell in row[:-1]), kept.get(row[0], row[-1])] for row in rows]
     return table([ZH[head[i]] for i in shown], [[row[i] for i in shown] for row in texts])

@@ -378,6 +378,7 @@ def test_switched_off_it_is_the_base(name: str, folders: Made) -> None:
     model, inputs = bare(folders, name), batch(name)
     before, configs = hidden(model, inputs), [getattr(m, "config", None) for m in model.modules()]
     with_noise(model)
+    assert all(p.is_contiguous() for p in model.prefix.parameters()), "as their moments are after resuming"
     during = hidden(model, inputs)
     prefix.activate(model, None)
     assert torch.equal(hidden(model, inputs), before)

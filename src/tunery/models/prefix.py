@@ -1,9 +1,10 @@
 """Trained keys and values in front of every self-attention layer, several sets of them over one base.
 
 Vectors of one set are ``prefix.0.keys.3`` [heads, length, size] and ``prefix.0.values.3`` in the model, 0 being the
-number of the set and 3 that of the attention module. With a projection they come out of an MLP over one embedding
-(Li & Liang 2021), whose last layer has one matrix for each attention module; the layers' vectors are then made where
-they are needed, so that gradient checkpointing can compute them again.
+number of the set and 3 that of the attention module. They begin as the keys and values of something the base read.
+With a projection an MLP over one embedding (Li & Liang 2021) says what is added to them; its last layer has one matrix
+for each attention module, so that a layer's vectors are made where they are needed and gradient checkpointing can
+compute them again.
 """
 
 from __future__ import annotations
