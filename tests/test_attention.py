@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tunery.models import cpu_attention
-from tunery.models.attention import EAGER_UP_TO, choose_attention
+from tunery.models.attention import EAGER_UP_TO, choose_attention, reset_attention
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
@@ -79,6 +79,8 @@ def test_the_kernel_follows_the_length(model: str, request: pytest.FixtureReques
         for module in net.modules()
         if hasattr(module, "config")
     )
+    reset_attention(net)
+    assert net.config._attn_implementation == "sdpa", "evaluation does not depend on the batch before it"
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "bert", "roberta"])

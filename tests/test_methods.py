@@ -33,6 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings a method needs to learn eight rows by heart in a moment, where the ones below do not do."""
 SOFT_METHODS = ("prompt", "p_tuning", "prefix")
 """Vectors in the input reach only what frozen random layers make of them: they cannot learn all rows by heart."""
+FEW_PARAMETERS = ("bitfit", "ia3")
+"""A few hundred numbers that shift or rescale what frozen random layers make."""
 TO_OVERFIT: dict[str, Any] = {"train__lr": 1e-2, "train__max_steps": 60, "train__weight_decay": 0.0}
 VARIANTS: list[dict[str, Any]] = [
     {"name": "lora", "rslora": True},
@@ -165,7 +167,8 @@ def variant(request: pytest.FixtureRequest, runs: dict[Key, Trained | str]) -> I
 
 def check_learns(case: Trained) -> None:
     base, tuned = case.run.manifest["base_metrics"], case.run.metrics
-    left = 0.98 if case.run.config.method_name in SOFT_METHODS else 0.8
+    name = case.run.config.method_name
+    left = 0.98 if name in SOFT_METHODS else 0.95 if name in FEW_PARAMETERS else 0.8
     assert tuned["loss"] < left * base["loss"], (base, tuned)
 
 
@@ -224,7 +227,7 @@ def test_options(variant: Trained, check: Any) -> None:
 def test_a_classifier_knows_its_eight_rows(case: Trained) -> None:
     if case.run.config.task_name != "classify":
         pytest.skip("for classifiers")
-    if case.run.config.method_name in ("freeze", *SOFT_METHODS) and case.run.metrics["accuracy"] < 1:
+    if case.run.config.method_name in ("freeze", *SOFT_METHODS, *FEW_PARAMETERS) and case.run.metrics["accuracy"] < 1:
         pytest.skip("frozen random features need not tell all rows apart")
     assert case.run.metrics["accuracy"] == 1.0
 

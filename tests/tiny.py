@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import string
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +60,24 @@ def byte_bpe(special: list[str], size: int = 400) -> Tokenizer:
     return tokenizer
 
 
-def word_piece(size: int = 500) -> Tokenizer:
-    """BERT's: lower case, Chinese characters one by one, sentence pairs with segment ids."""
+def word_piece() -> Tokenizer:
+    """BERT's: lower case, Chinese characters one by one, sentence pairs with segment ids.
+
+    The vocabulary is counted here: tokenizers' own trainer finds another one in every process. It has the words of
+    ``TEXTS``, their characters, and the pairs of letters that stand in several words.
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
+    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in TEXTS)
+    words = {word for found in pieces for word, _ in found}
+    pairs = Counter(word[i : i + 2] for word in sorted(words) for i in range(1, len(word) - 1))
+    characters = sorted({*string.ascii_lowercase, *string.digits, *"".join(words)})
+    inner = [f"##{piece}" for piece in [*characters, *sorted(pair for pair, count in pairs.items() if count > 1)]]
+    names = [*special, *characters, *inner, *sorted(words - set(characters))]
+    tokenizer.model = models.WordPiece({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -14,6 +14,7 @@ from tunery import scoring
 from tunery.data import soft
 from tunery.data.batch import collate, in_order
 from tunery.generate.engine import Sampling, generate
+from tunery.models.attention import reset_attention
 from tunery.models.soft import reads
 from tunery.protocols import SOFT, Encoded, Example, Prediction, Scored, Task
 
@@ -54,6 +55,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_available() else []):
         model.eval()
+        reset_attention(model)
         try:
             yield
         finally:

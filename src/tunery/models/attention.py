@@ -17,19 +17,29 @@ EAGER_UP_TO = 128
 """Longest sequence that is trained with eager attention."""
 
 
+KERNELS = ("sdpa", "eager", cpu_attention.NAME)
+
+
 def choose_attention(model: nn.Module, shape: tuple[int, ...] | torch.Size, device: torch.device) -> None:
-    """Set the kernel for a batch of [rows, length]; only switches between SDPA, eager and ours."""
+    """Set the kernel to train a batch of [rows, length] with; only switches between SDPA, eager and ours."""
+    if device.type == "cpu":
+        _switch(model, "eager" if shape[1] <= EAGER_UP_TO else cpu_attention.NAME)
+
+
+def reset_attention(model: nn.Module) -> None:
+    """The kernel of a model fresh from disk: what evaluation finds does not depend on the last batch before it."""
+    _switch(model, "sdpa")
+
+
+def _switch(model: nn.Module, wanted: str) -> None:
     config: Any = getattr(model, "config", None)
     current = getattr(config, "_attn_implementation", None)
-    if device.type != "cpu" or current not in ("sdpa", "eager", cpu_attention.NAME):
-        return
-    wanted = "eager" if shape[1] <= EAGER_UP_TO else cpu_attention.NAME
-    if current == wanted:
+    if current == wanted or current not in KERNELS:
         return
     if wanted != "eager" and not all(getattr(type(module), "_supports_sdpa", True) for module in model.modules()):
         return  # Gemma 2 caps its scores, DeBERTa has positions of its own: eager at any length
     cpu_attention.register()
     for module in model.modules():
         inner = getattr(module, "config", None)
-        if getattr(inner, "_attn_implementation", None) in ("sdpa", "eager", cpu_attention.NAME):
+        if getattr(inner, "_attn_implementation", None) in KERNELS:
             inner._attn_implementation = wanted  # type: ignore[union-attr]
