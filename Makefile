@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint real bench docs clean install
+.PHONY: demo test suite lint real bench docs clean install
 
 install: $(STAMP)
 
@@ -22,7 +22,10 @@ demo: install  ## fine-tune smollm2 on the invented shop's questions and compare
 
 test: install lint  ## everything that CI checks
 	$(BIN)/tunery models pull smollm2 minilm
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/test_suite.py
+
+suite: install  ## every method with every task on every tiny architecture (about a quarter of an hour)
+	$(BIN)/python -m pytest tests/test_suite.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
-from small import one_thread  # noqa: F401
+from small import digests, one_thread  # noqa: F401
 from suite_cells import MODELS
 from tunery.data.batch import collate
 from tunery.models.attention import choose_attention
@@ -38,6 +40,11 @@ def test_kinds_and_attention_at_every_length(model: str, request: pytest.Fixture
         assert found.isfinite().all()
 
 
-def test_the_same_folder_every_time(tmp_path: Path) -> None:
-    one, two = (tiny.tiny_qwen(tmp_path / name) for name in "ab")
-    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+def test_the_same_folder_in_every_process(tmp_path: Path) -> None:
+    program = "import sys, tiny, pathlib; [b(pathlib.Path(sys.argv[1]) / n) for n, b in tiny.BUILDERS.items()]"
+    for name in "ab":
+        folder = str(tmp_path / name)
+        subprocess.run([sys.executable, "-c", program, folder], cwd=Path(__file__).parent, check=True, timeout=120)
+    one, two = digests(tmp_path / "a"), digests(tmp_path / "b")
+    assert one == two
+    assert len(one) > 3 * len(MODELS)
