@@ -55,8 +55,8 @@ STEPS, LAST = 24, 3
 """Optimizer steps of a cell; an interrupted one is resumed for the last few."""
 METHOD: dict[str, dict[str, Any]] = {"prompt": {"tokens": 4}, "p_tuning": {"tokens": 4}, "prefix": {"length": 4}}
 """What is changed in a method's configuration: in front of rows of a few tokens, a few vectors are many."""
-LR = {"full": 1e-2, "freeze": 1e-2, "adalora": 5e-2, "bitfit": 5e-2}
-"""Learning rates, where not ``DEFAULT_LR``: thirty steps have to do what otherwise hundreds do."""
+LR = {"full": 1e-2, "freeze": 1e-2, "lora": 2e-2, "adalora": 5e-2, "bitfit": 5e-2, "prompt": 5e-2, "prefix": 5e-2}
+"""Learning rates, where not ``DEFAULT_LR``: two dozen steps have to do what otherwise hundreds do."""
 DEFAULT_LR = 3e-2
 
 

@@ -38,10 +38,10 @@ from tunery.train import checkpoint
 
 TOLERANCE = 1e-4
 """Of the largest value. Sums in another order differ by a hundredth of it; padding that counts, by far more."""
-REMAINS = {"adapter": (0.6, 0.9), "bitfit": (0.6, 0.9), "ia3": (0.6, 0.9)}
+REMAINS = {"adapter": (0.7, 0.9), "bitfit": (0.7, 0.9), "ia3": (0.7, 0.9)}
 REMAINS |= dict.fromkeys(("prefix", "prompt", "p_tuning"), (0.9, 0.99))
-"""Share of the loss that may be left, of a task that scores rows and of one that writes, where not a half: frozen
-random layers and embeddings give a few vectors little to work with. What they can do is shown on real models."""
+"""Share of the loss that may be left, where not a half, with a new head and with the language model's own. Frozen random
+layers and embeddings give a few vectors little to work with; what they can do is shown on real models."""
 HEADER = 250
 """Bytes that a safetensors file may spend on a tensor's name and shape, twice that on itself."""
 
@@ -64,8 +64,6 @@ class Trained:
         self.now = Made(task, method, model, head, trainer(made, run, made.config, task, method, model))
         self.start = {name: p.detach().clone() for name, p in weights.trainable(model).items()}
         self.frozen = frozen(model)
-        self.gradients: tuple[float, dict[str, Tensor]] | None = None
-        """Those of eight rows at once, where asked for."""
 
     def tuned(self) -> build.Tuned:
         now = self.now
@@ -93,7 +91,7 @@ def close(found: Tensor, expected: Tensor, what: str) -> None:
 def overfits(case: Trained) -> None:
     """Eight rows: less than half of the loss is left, or what ``REMAINS`` says."""
     loss, _ = outputs(case.now.model, case.now.task, case.rows, case.pad)
-    most = REMAINS.get(case.cell.method, (0.5, 0.5))[case.now.task.output == "text"]
+    most = REMAINS.get(case.cell.method, (0.5, 0.5))[not case.now.head]
     assert loss < most * case.loss_before, f"loss {case.loss_before:.3f} → {loss:.3f}"
 
 
@@ -167,27 +165,35 @@ def resumes(case: Trained) -> None:
 
 
 def accumulates(case: Trained) -> None:
-    """Four times two rows teach what eight teach at once."""
-    _same_gradients(case, batch_size=2, accumulate=4)
-
-
-def recomputes(case: Trained) -> None:
-    """Gradient checkpointing changes memory and time only; a model that has none says so."""
+    """Four times two rows teach what eight teach at once; so they do with gradient checkpointing, which changes memory
+    and time only.
+    """
+    parts = {"batch_size": 2, "accumulate": 4}
+    expected = gradients(case)
     try:
-        _same_gradients(case, gradient_checkpointing=True)
-    except ConfigError as error:
+        found = gradients(case, gradient_checkpointing=True, **parts)
+    except ConfigError as error:  # a model that has no checkpointing says so
         assert error.where == "train.gradient_checkpointing", error
+        found = gradients(case, **parts)
+    apart = difference(expected, found)
+    if apart:  # which of the two is it?
+        apart = f"accumulated: {difference(expected, gradients(case, **parts)) or 'equal'}; checkpointed: {apart}"
+    assert not apart, apart
 
 
-def _same_gradients(case: Trained, **train: Any) -> None:
-    loss, expected = case.gradients = case.gradients or gradients(case)
-    same, found = gradients(case, **train)
-    assert abs(loss - same) <= TOLERANCE * max(loss, 1e-2), f"loss {loss} and {same}"
-    assert found.keys() == expected.keys(), "other parameters have gradients"
+def difference(one: tuple[float, dict[str, Tensor]], other: tuple[float, dict[str, Tensor]]) -> str:
+    """Where losses or gradients are not the same, or nothing."""
+    (loss, expected), (same, found) = one, other
+    if abs(loss - same) > TOLERANCE * max(loss, 1e-2):
+        return f"loss {loss} and {same}"
+    if found.keys() != expected.keys():
+        return "other parameters have gradients"
     largest = max(float(g.abs().max()) for g in expected.values())
-    for name, grad in expected.items():
-        apart = float((grad - found[name]).abs().max())
-        assert apart <= 10 * TOLERANCE * largest, f"gradient of {name}: {apart:.2e} apart, up to {largest:.2e}"
+    apart = {name: float((grad - found[name]).abs().max()) for name, grad in expected.items()}
+    worst = max(apart, key=apart.__getitem__)
+    if apart[worst] > 10 * TOLERANCE * largest:
+        return f"gradient of {worst}: {apart[worst]:.2e} apart, up to {largest:.2e}"
+    return ""
 
 
 def gradients(case: Trained, **train: Any) -> tuple[float, dict[str, Tensor]]:
@@ -207,7 +213,7 @@ def gradients(case: Trained, **train: Any) -> tuple[float, dict[str, Tensor]]:
 
 
 CHECKS: list[Callable[[Trained], None]] = [overfits, frozen_stays, parameters, single, size]
-MORE: list[Callable[[Trained], None]] = [resumes, accumulates, recomputes]
+MORE: list[Callable[[Trained], None]] = [resumes, accumulates]
 
 
 def run(cell: Cell, models: Path, folder: Path) -> Found:

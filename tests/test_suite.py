@@ -2,10 +2,12 @@
 
 This process trains the cells, a fresh one loads each as soon as it is saved. ``docs/suite.json`` has what was found;
 the table of ``docs/methods.md`` is made from it. ``pytest tests/test_suite.py --update-suite`` writes it anew.
+With ``-n auto --dist loadgroup`` the methods are shared out among as many processes as there are CPUs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -24,7 +26,9 @@ from tunery.rundir import read_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "suite.json"
 CELLS = suite_cells.cells()
-every_cell = pytest.mark.parametrize("cell", CELLS, ids=str)
+every_cell = pytest.mark.parametrize(
+    "cell", [pytest.param(cell, id=str(cell), marks=pytest.mark.xdist_group(cell.method)) for cell in CELLS]
+)
 
 
 class Bench:
@@ -72,10 +76,23 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("suite"))
     yield bench
     bench.close()
+    if request.config.getoption("--update-suite"):
+        update({str(cell): found.published() for cell, found in bench.found.items()})
+
+
+def update(fresh: dict[str, Any]) -> None:
+    """One line a cell; a part of the suite, or one of several processes, changes its own lines only."""
+    with RESULTS.open("a+", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        values = {**json.loads(stream.read() or "{}"), **fresh}
+        lines = [f"  {json.dumps(str(cell))}: {json.dumps(values[str(cell)])}" for cell in CELLS if str(cell) in values]
+        stream.truncate(0)
+        stream.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @every_cell
@@ -84,26 +101,11 @@ def test_trains(cell: Cell, bench: Bench) -> None:
 
 
 @every_cell
-def test_loads(cell: Cell, bench: Bench) -> None:
+def test_loads(cell: Cell, bench: Bench, request: pytest.FixtureRequest) -> None:
+    """In a fresh process; and the documentation says what the suite has found."""
     mine = set(bench.trained(cell).failed)
     found = bench.loaded(cell)
     assert not {name: text for name, text in found.failed.items() if name not in mine}
-
-
-def test_published(bench: Bench, request: pytest.FixtureRequest) -> None:
-    """The documentation says what this run of the suite has found."""
-    fresh = {str(cell): bench.loaded(cell).published() for cell in CELLS if cell in bench.found}
-    if request.config.getoption("--update-suite"):
-        write(fresh, whole=len(fresh) == len(CELLS))
-    old = json.loads(RESULTS.read_text(encoding="utf-8"))
-    stale = [name for name, value in fresh.items() if old.get(name) != value]
-    assert not stale, f"docs/suite.json says otherwise of {len(stale)} cells, for example {stale[:3]}: --update-suite"
-    if len(fresh) == len(CELLS):
-        assert not old.keys() - fresh.keys(), "docs/suite.json has cells that do not exist"
-
-
-def write(fresh: dict[str, Any], whole: bool) -> None:
-    """One line a cell; a part of the suite changes its own lines only."""
-    old = {} if whole or not RESULTS.exists() else json.loads(RESULTS.read_text(encoding="utf-8"))
-    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted({**old, **fresh}.items())]
-    RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    if not request.config.getoption("--update-suite"):
+        published = json.loads(RESULTS.read_text(encoding="utf-8"))
+        assert published.get(str(cell)) == found.published(), "docs/suite.json is stale: --update-suite"
