@@ -40,8 +40,8 @@ TOLERANCE = 1e-4
 """Of the largest value. Sums in another order differ by a hundredth of it; padding that counts, by far more."""
 REMAINS = {"adapter": (0.7, 0.9), "bitfit": (0.7, 0.9), "ia3": (0.7, 0.9)}
 REMAINS |= dict.fromkeys(("prefix", "prompt", "p_tuning"), (0.9, 0.99))
-"""Share of the loss that may be left, where not a half, with a new head and with the language model's own. Frozen random
-layers and embeddings give a few vectors little to work with; what they can do is shown on real models."""
+"""Share of the loss that may be left, where not a half, with a new head and with the language model's own. Frozen
+random layers and embeddings give a few vectors little to work with; what they can do is shown on real models."""
 HEADER = 250
 """Bytes that a safetensors file may spend on a tensor's name and shape, twice that on itself."""
 
