@@ -395,8 +395,8 @@ def test_regression_predicts_numbers_of_the_right_size(tiny_bert: Path, tmp_path
 def test_several_labels_a_row(tiny_bert: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", several(16))
     run = train(
-        tmp_path, tiny_bert, data, method="full", data__validation=str(data), train__lr=5e-3, train__max_steps=60,
-        train__patience=None,
+        tmp_path, tiny_bert, data, method="full", data__validation=str(data), train__lr=2e-3, train__max_steps=150,
+        train__patience=None, eval__every=50,
     )  # fmt: skip
     assert run.config.task_name == "classify"
     assert run.metrics["subset_accuracy"] == 1.0

@@ -59,6 +59,8 @@ class Optimizer:
                 named = [(n, p) for n, p in group["named"] if decays(n, p) == decayed]
                 if not named:
                     continue
+                # The fused kernel pairs weights and moments in memory order; a checkpoint's moments are contiguous.
+                assert all(p.is_contiguous() for _, p in named), "trained parameters must be contiguous"
                 masters = [p if p.dtype == torch.float32 else p.detach().float() for _, p in named]
                 self.names += [n for n, _ in named]
                 self.parameters += [p for _, p in named]
