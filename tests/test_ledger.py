@@ -8,6 +8,7 @@ import pytest
 
 from tunery.data import findings
 from tunery.data.ledger import Ledger, ranges
+from tunery.data.rows import Rows
 from tunery.protocols import Example, Message
 
 
@@ -103,23 +104,49 @@ def kinds(found: list[findings.Finding]) -> list[tuple[str, str, int]]:
     return [(f.kind, f.file, f.line) for f in found]
 
 
+def found_in(**splits: list[Example]) -> list[findings.Finding]:
+    """Repeats and leaks alone."""
+    return [f for f in findings.find(splits) if f.kind in ("duplicate", "conflict", "leak")]
+
+
 def test_duplicates_and_conflicts() -> None:
     made = rows("a", ("Good  Room", "pos"), ("ｇｏｏｄ room ", "pos"), ("good room", "neg"), ("other", "neg"))
-    assert kinds(findings.repeats(made)) == [("duplicate", "a", 2), ("conflict", "a", 3)]
-    assert "a:1" in findings.repeats(made)[1].message
+    found = found_in(train=made)
+    assert kinds(found) == [("duplicate", "a", 2), ("conflict", "a", 3)]
+    assert "a:1" in found[1].message
 
 
 def test_another_answer_is_no_conflict() -> None:
     made = [Example("a", i, messages=(Message("user", "q"), Message("assistant", x))) for i, x in enumerate("xyx", 1)]
-    found = findings.repeats(made)
+    found = found_in(train=made)
     assert [f.kind for f in found] == ["duplicate", "duplicate"]
     assert "another answer" in found[0].message
     assert "another answer" not in found[1].message
 
 
+def test_validation_leaks_from_test_too() -> None:
+    splits = {"train": rows("a", ("x", "1")), "validation": rows("v", ("y", "1")), "test": rows("b", ("y", "1"))}
+    assert kinds(found_in(**splits)) == [("leak", "v", 1)]
+
+
+def test_near_duplicates() -> None:
+    text = "the quick brown fox jumps over the lazy dog and runs away from every hunter in the wood"
+    other = "no two texts of this set look alike but for the pair that was made to be found by it"
+    splits = {
+        "train": rows("a", (text, "1"), (text.replace("lazy", "crazy"), "1"), (other, "1"), ("short", "2")),
+        "test": rows("b", (other + "!", "1"), ("shorter", "2")),
+    }
+    found, groups = findings.near_repeats({name: Rows.of(made) for name, made in splits.items()})
+    assert [(f.kind, f.split, f.place, f.other) for f in found] == [
+        ("near_duplicate", "train", 1, "a:1"),
+        ("near_leak", "train", 2, "b:1"),
+    ]
+    assert groups == {"train": [0, 0, 2, 3], "test": [2, 5]}
+
+
 def test_leaks() -> None:
     splits = {"train": rows("a", ("x", "1"), ("Y", "1")), "test": rows("b", ("z", "1"), ("y ", "1"))}
-    found = findings.leaks(splits)
+    found = found_in(**splits)
     assert kinds(found) == [("leak", "a", 2)]
     assert "test: b:2" in found[0].message
 
@@ -127,7 +154,7 @@ def test_leaks() -> None:
 def test_label_variants() -> None:
     labels = ["positive", "positive", "Positive ", "negative", ("N-egative", "negative")]
     made = rows("a", *[(str(i), label) for i, label in enumerate(labels)])
-    found = findings.label_variants(made)
+    found = findings.label_variants([Rows.of(made)])
     assert kinds(found) == [("label_variant", "a", 3), ("label_variant", "a", 5)]
     assert "'Positive '" in found[0].message
 

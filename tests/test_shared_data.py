@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,11 @@ def test_every_set_becomes_examples(name: str) -> None:
     found = load_dataset(DataConfig(**{s: str(FOLDER / name / f"{s}.jsonl") for s in splits}), None, 1)
     assert found.format == expected
     rows = {Path(entry["path"]).stem: entry["rows"] for entry in FILES if Path(entry["path"]).parent.name == name}
-    assert {split: len(examples) for split, examples in found.splits.items()} == rows
+    # none of these sets has the same row in two splits; some have nearly the same one
+    given = Counter(entry.split for entry in found.ledger.entries())
+    assert given == rows
+    dropped = Counter(entry.split for entry in found.ledger.entries() if entry.bucket == "dropped:near_leak")
+    assert {split: len(examples) + dropped[split] for split, examples in found.splits.items()} == rows
+    assert dropped.total() < 50
     assert found.ledger.rows == sum(rows.values())
     assert all(example.input_text for examples in found.splits.values() for example in examples[:100])

@@ -49,8 +49,22 @@ class DataConfig(Section):
     columns: dict[str, str] = Field({}, description="column mapping, {name tunery knows: name in the file}")
     labels: list[str] | None = Field(None, description="label names in order; default: those of train, sorted")
     holdout: float = Field(0.1, gt=0, lt=1, description="share of train held out where no validation is given")
+    group: str | None = Field(None, description="column whose rows stay together when rows are held out")
+    time: str | None = Field(None, description="column with a date or number: the latest rows are held out")
+    folds: int | None = Field(None, ge=2, description="cross-validation: so many runs, each tested on another part")
+    fold: int | None = Field(None, ge=1, description="one run of a cross-validation alone, from 1")
     max_length: int | None = Field(None, ge=2, description="tokens per example; default by task and model")
     on_bad_row: Literal["error", "drop"] = Field("error", description="a row that cannot be used")
+    on_duplicate: Literal["warn", "drop", "error"] = Field("warn", description="a training row that is there twice")
+    on_conflict: Literal["warn", "drop", "error"] = Field(
+        "warn", description="a training row with another label than the same input elsewhere"
+    )
+    on_leak: Literal["drop", "warn", "error"] = Field(
+        "drop", description="a row, or nearly the same one, in a later split too: dropped from the earlier one"
+    )
+    near_duplicates: Literal["auto"] | bool = Field(
+        "auto", description="look for rows that are nearly the same; auto: up to 50,000 rows"
+    )
     on_long: Literal["auto", "error", "truncate", "drop", "window"] = Field(
         "auto",
         description="a row over max_length; auto: lm cuts windows, other tasks truncate; an error if all are too long",

@@ -91,6 +91,8 @@ class Example:
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     """One tag a word (BIO); empty in rows to predict."""
+    group: str | None = None
+    """Value of the column ``data.group`` or ``data.time``, where one is named."""
 
     @property
     def where(self) -> str:

@@ -1,23 +1,29 @@
-"""What ``tunery check`` says about examples: duplicates, conflicts, leaks, labels.
+"""What is odd about examples: duplicates, conflicts, leaks, labels.
 
 Nothing is changed or dropped here. A finding names the row it is about.
 """
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+
+from tunery.data import near
+from tunery.data.rows import Rows, labels_of, normalise
 from tunery.protocols import Example
 
-FindingKind = Literal["duplicate", "conflict", "leak", "label_variant", "imbalance", "few_rows"]
+FindingKind = Literal[
+    "duplicate", "conflict", "leak", "near_duplicate", "near_leak", "label_variant", "imbalance", "few_rows"
+]
 FEW_ROWS = 50  # training rows below which no method has much to go by
 FEW_OF_LABEL = 5  # training rows of one label
 IMBALANCE = 10  # most frequent label : rarest label
+ORDER = ("train", "validation", "test")
+"""Of splits: a row that is in two of them leaks from the later one into the earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,94 +39,143 @@ class Finding:
         return asdict(self)
 
 
-def normalise(text: str) -> str:
-    r"""Equal for texts that differ only in width of characters, case and white space.
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A row that stands elsewhere too."""
 
-    >>> normalise(" Ｈello\tWORLD ")
-    'hello world'
-    """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    kind: FindingKind
+    split: str
+    place: int
+    """Of the row in its split."""
+    other: str
+    """The other row, file:line."""
+    message: str
+    same: bool = True
+    """The answer is the same, too."""
+    own: bool = False
+    """The other row is in the same file, which the user has named for both splits."""
 
-
-def fingerprint(example: Example) -> bytes:
-    """16 bytes that are equal for examples with the same input (normalised), in every process."""
-    text = normalise(example.input_text)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def labels_of(example: Example) -> tuple[str, ...]:
-    """The labels of an example; none for conversations and texts."""
-    if example.label is None:
-        return ()
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+    def finding(self, splits: Mapping[str, Rows]) -> Finding:
+        return Finding(self.kind, *splits[self.split].place(self.place), self.message)
 
 
 def find(splits: Mapping[str, Sequence[Example]], classes: bool = True) -> list[Finding]:
-    """All findings, those about the same thing together.
+    """All findings but near-duplicates, those about the same thing together.
 
     Args:
         splits: examples by split; ``train`` is the one that is looked at for leaks and label counts.
         classes: labels are classes; False where they are numbers to predict.
     """
-    train = splits.get("train", ())
-    found = [finding for examples in splits.values() for finding in repeats(examples)]
-    found += leaks(splits)
-    if classes:
-        found += label_variants([example for examples in splits.values() for example in examples])
+    rows = {name: Rows.of(examples) for name, examples in splits.items()}
+    found = [*repeats(rows), *leaks(rows)]
+    variants = label_variants(rows.values()) if classes else []
+    return [repeat.finding(rows) for repeat in found] + variants + labels(rows, classes)
+
+
+def labels(splits: Mapping[str, Rows], classes: bool = True) -> list[Finding]:
+    """What is odd about the number of labels and of rows."""
+    train = splits.get("train")
+    found: list[Finding] = []
+    if classes and train:
         found += label_counts(train)
-    if 0 < len(train) < FEW_ROWS:
+    if train and len(train) < FEW_ROWS:
         message = f"only {len(train)} training rows: results will depend on chance; try several seeds"
-        found.append(_at(train[0], "few_rows", message))
+        found.append(Finding("few_rows", *train.place(0), message))
     return found
 
 
-def repeats(examples: Iterable[Example]) -> list[Finding]:
-    """Inputs that stand several times: with the same label or answer (duplicate), with other labels (conflict).
+def repeats(splits: Mapping[str, Rows]) -> Iterator[Repeat]:
+    """Inputs that stand several times in a split: with the same label or answer (duplicate), with other labels
+    (conflict).
 
     Another answer to the same question is no conflict: there may be several good ones.
     """
-    first: dict[bytes, Example] = {}
+    for split, rows in splits.items():
+        _, first, inverse = np.unique(rows.inputs, return_index=True, return_inverse=True)
+        earlier = first[inverse]
+        answers = rows.answers
+        for place in np.flatnonzero(earlier != np.arange(len(rows))).tolist():
+            other = int(earlier[place])
+            where = rows.where(other)
+            if rows.label(other) != rows.label(place):
+                said, there = _shown(rows.label(place)), _shown(rows.label(other))
+                message = f"label {said}, but the same input has {there} at {where}"
+                yield Repeat("conflict", split, place, where, message)
+            elif answers[other] != answers[place] and rows.store.tagged:
+                yield Repeat("conflict", split, place, where, f"the same words have other tags at {where}")
+            else:
+                same = bool(answers[other] == answers[place])
+                message = f"same input as {where}{'' if same else ', with another answer'}"
+                yield Repeat("duplicate", split, place, where, message, same)
+
+
+def leaks(splits: Mapping[str, Rows]) -> Iterator[Repeat]:
+    """Rows whose input is also in a split that they must not know: training rows that are in another one, validation
+    rows that are in test.
+    """
+    for name, rows in splits.items():
+        for other in ORDER[ORDER.index(name) + 1 :]:
+            held = splits.get(other)
+            if held is None or not len(held):
+                continue
+            keys, first = np.unique(held.inputs, return_index=True)
+            there = dict(zip(keys.tolist(), first.tolist(), strict=True))
+            inputs = rows.inputs
+            for place in np.flatnonzero(np.isin(inputs, keys)).tolist():
+                where = held.where(there[int(inputs[place])])
+                kind = "training row" if name == "train" else f"{name} row"
+                own = rows.place(place)[0] == held.place(there[int(inputs[place])])[0]
+                yield Repeat("leak", name, place, where, f"this {kind} is also in {other}: {where}", own=own)
+
+
+def near_repeats(splits: Mapping[str, Rows]) -> tuple[list[Repeat], dict[str, list[int]]]:
+    """Rows that are nearly the same as others → what was found, and a number for each row of each split that rows
+    share with those they are like.
+    """
+    places = [(split, place) for split, rows in splits.items() for place in range(len(rows))]
+    inputs = np.concatenate([rows.inputs for rows in splits.values()]) if places else np.empty(0, "u8")
+    _, first, inverse = np.unique(inputs, return_index=True, return_inverse=True)
+    earlier = first[inverse]
+    examples = _Joined(list(splits.values()))
+    pairs = list(near.pairs(examples, (earlier != np.arange(len(places))).tolist()))
     found = []
-    for example in examples:
-        earlier = first.setdefault(fingerprint(example), example)
-        if earlier is example:
+    for pair in pairs:
+        (one, first_place), (other, second_place) = places[pair.earlier], places[pair.later]
+        if one == other:
+            where = splits[one].where(first_place)
+            message = f"nearly the same input ({pair.overlap:.0%}) as {where}"
+            found.append(Repeat("near_duplicate", other, second_place, where, message))
             continue
-        if earlier.label != example.label:
-            message = f"label {_shown(example)}, but the same input has {_shown(earlier)} at {earlier.where}"
-            found.append(_at(example, "conflict", message))
-        elif earlier.tags != example.tags:
-            found.append(_at(example, "conflict", f"the same words have other tags at {earlier.where}"))
-        else:
-            same = [m.content for m in earlier.messages] == [m.content for m in example.messages]
-            same = same and (bool(example.messages) or earlier.references == example.references)
-            other = "" if same else ", with another answer"
-            found.append(_at(example, "duplicate", f"same input as {earlier.where}{other}"))
-    return found
+        if ORDER.index(one) > ORDER.index(other):
+            one, first_place, other, second_place = other, second_place, one, first_place
+        where = splits[other].where(second_place)
+        message = f"nearly the same input ({pair.overlap:.0%}) is in {other}: {where}"
+        found.append(Repeat("near_leak", one, first_place, where, message))
+    linked = [near.Pair(int(earlier[i]), i, 1.0) for i in np.flatnonzero(earlier != np.arange(len(places))).tolist()]
+    numbers = near.clusters(len(places), [*pairs, *linked])
+    groups: dict[str, list[int]] = {split: [] for split in splits}
+    for (split, _), number in zip(places, numbers, strict=True):
+        groups[split].append(number)
+    return found, groups
 
 
-def leaks(splits: Mapping[str, Sequence[Example]]) -> list[Finding]:
-    """Training rows whose input is also in another split."""
-    held: dict[bytes, tuple[str, Example]] = {}
-    for split, examples in splits.items():
-        if split != "train":
-            for example in examples:
-                held.setdefault(fingerprint(example), (split, example))
-    found = []
-    for example in splits.get("train", ()) if held else ():
-        split, other = held.get(fingerprint(example), ("", None))
-        if other is not None:
-            found.append(_at(example, "leak", f"this training row is also in {split}: {other.where}"))
-    return found
+class _Joined(Sequence[Example]):
+    """The rows of several splits, one after the other."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._places = [(part, i) for part in parts for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: Any) -> Any:
+        part, number = self._places[place]
+        return part[number]
 
 
-def label_variants(examples: Iterable[Example]) -> list[Finding]:
+def label_variants(splits: Iterable[Rows]) -> list[Finding]:
     """Labels that differ only in spelling (``Positive `` and ``positive``): the rarer ones, at their first row."""
-    counts: Counter[str] = Counter()
-    first: dict[str, Example] = {}
-    for example in examples:
-        for label in labels_of(example):
-            counts[label] += 1
-            first.setdefault(label, example)
+    counts, first = _counted(splits)
     spellings: dict[str, list[str]] = {}
     for label in counts:
         spellings.setdefault(_spelling(label), []).append(label)
@@ -131,30 +186,52 @@ def label_variants(examples: Iterable[Example]) -> list[Finding]:
             message = (
                 f"label {label!r} ({counts[label]} rows) differs only in spelling from {common!r} ({counts[common]})"
             )
-            found.append(_at(first[label], "label_variant", message))
+            found.append(Finding("label_variant", *first[label], message))
     return found
 
 
-def label_counts(examples: Iterable[Example]) -> list[Finding]:
+def label_counts(rows: Rows) -> list[Finding]:
     """Labels with very few training rows, and a strong imbalance between labels."""
-    counts: Counter[str] = Counter()
-    first: dict[str, Example] = {}
-    for example in examples:
-        for label in labels_of(example):
-            counts[label] += 1
-            first.setdefault(label, example)
+    counts, first = _counted([rows])
     if len(counts) < 2:
         return []
     found = [
-        _at(first[label], "few_rows", f"label {label!r} has only {count} training rows")
+        Finding("few_rows", *first[label], f"label {label!r} has only {count} training rows")
         for label, count in counts.items()
         if count < FEW_OF_LABEL
     ]
     (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
     if many >= IMBALANCE * few:
         message = f"label {most!r} has {many} training rows, {least!r} {few}: look at f1_macro, not only at accuracy"
-        found.append(_at(first[least], "imbalance", message))
+        found.append(Finding("imbalance", *first[least], message))
     return found
+
+
+def count_labels(rows: Rows) -> Counter[str]:
+    """Rows of every label, in the order in which the labels come."""
+    return _counted([rows])[0]
+
+
+def _counted(splits: Iterable[Rows]) -> tuple[Counter[str], dict[str, tuple[str, int]]]:
+    """→ rows of each label, and the place of its first."""
+    counts: Counter[str] = Counter()
+    first: dict[str, tuple[str, int]] = {}
+    for rows in splits:
+        sets: Counter[int] = Counter()
+        for place, number in enumerate(rows.label_numbers):
+            if number not in sets:
+                for label in as_labels(rows.store.label_sets[number]):
+                    first.setdefault(label, rows.place(place))
+            sets[number] += 1
+        for number, count in sets.items():
+            for label in as_labels(rows.store.label_sets[number]):
+                counts[label] += count
+    return counts, first
+
+
+def as_labels(label: Any) -> tuple[str, ...]:
+    """A value of ``Example.label`` as classes."""
+    return labels_of(Example("", 0, label=label))
 
 
 def _spelling(label: str) -> str:
@@ -162,9 +239,5 @@ def _spelling(label: str) -> str:
     return "".join(char for char in normalise(label) if char not in " -_") or label
 
 
-def _shown(example: Example) -> str:
-    return ", ".join(map(repr, labels_of(example))) or "none"
-
-
-def _at(example: Example, kind: FindingKind, message: str) -> Finding:
-    return Finding(kind, example.file, example.line, message)
+def _shown(label: Any) -> str:
+    return ", ".join(map(repr, as_labels(label))) or "none"

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 _BUCKET = re.compile(r"(used|dropped):[a-z0-9_]+")
@@ -51,11 +52,14 @@ class Ledger:
         Raises ValueError if the row is already entered or the bucket is not one.
         """
         file, line = _parsed(where)
+        self.enter(file, line, bucket, note, split or bucket.removeprefix("used:") * bucket.startswith("used:"))
+
+    def enter(self, file: str, line: int, bucket: str, note: str, split: str) -> None:
+        """``add`` for a place that is known in its parts."""
         _checked(bucket)
-        split = split or bucket.removeprefix("used:") * bucket.startswith("used:")
         lines = self._files.setdefault((file, split), {})
         if line in lines:
-            raise ValueError(f"{where} is already in {lines[line]}")
+            raise ValueError(f"{file}:{line} is already in {lines[line]}")
         lines[line] = bucket
         self._rows += 1
         self._annotate(file, split, line, note)
@@ -184,6 +188,7 @@ def _parsed(where: str) -> tuple[str, int]:
     return file, int(line)
 
 
+@cache
 def _checked(bucket: str) -> None:
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{bucket!r} is not a bucket: used:SPLIT or dropped:REASON")

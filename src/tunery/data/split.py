@@ -1,4 +1,4 @@
-"""Hold out validation rows: seeded, by label, and never the same input on both sides."""
+"""Hold out rows: seeded, by label, by group or by time, and never the same input on both sides."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from tunery.data.findings import fingerprint, labels_of
+from tunery.data.findings import as_labels
+from tunery.data.near import Pair, clusters
+from tunery.data.rows import Rows
 from tunery.errors import DataError
 from tunery.protocols import Example
 
@@ -16,33 +19,34 @@ HINT = "give validation rows with data.validation=FILE"
 
 @dataclass(slots=True)
 class _Group:
-    """Rows with the same input; they stay together."""
+    """Rows that stay together."""
 
     rows: list[int]
     labels: Counter[str]
 
 
-def holdout(examples: Sequence[Example], share: float, seed: int, stratify: bool = True) -> tuple[list[int], list[int]]:
+def holdout(
+    examples: Sequence[Example],
+    share: float,
+    seed: int,
+    stratify: bool = True,
+    groups: Sequence[int] = (),
+) -> tuple[list[int], list[int]]:
     """→ indices to train on and indices held out, both ascending.
 
     The same rows and seed give the same split on every machine. With ``stratify`` every label keeps its share
-    on both sides as far as numbers allow, and at least one training row. Rows with the same input (normalised)
-    stay on one side.
+    on both sides as far as numbers allow, and at least one training row. Rows with the same input (normalised),
+    of one group (``Example.group``) or with the same number in ``groups`` stay on one side.
 
     ``share`` of the rows, above 0 and below 1, is held out, at least one row.
 
     Raises DataError if nothing can be held out: one distinct input, or every row the only one of its label.
     """
-    groups = _grouped(examples, stratify)
-    if len(groups) < 2:
+    found = _grouped(Rows.of(examples), stratify, groups)
+    if len(found) < 2:
         raise DataError(f"no validation rows can be held out of {len(examples)} with one distinct input", HINT, "data")
-    strata: dict[tuple[str, ...], list[_Group]] = {}
-    for group in groups:
-        strata.setdefault(tuple(sorted(group.labels)), []).append(group)
     generator = random.Random(seed)
-    ordered = [strata[key] for key in sorted(strata)]  # sorted: file order must not depend on sets or hashes
-    for stratum in ordered:
-        generator.shuffle(stratum)
+    ordered = _strata(found, generator)
     want = min(max(1, round(share * len(examples))), len(examples) - 1)
     turns = _in_turn(ordered, _quotas(ordered, want, generator), generator)
     held = _take(turns, want)
@@ -55,14 +59,91 @@ def holdout(examples: Sequence[Example], share: float, seed: int, stratify: bool
     return sorted(kept), sorted(held)
 
 
-def _grouped(examples: Sequence[Example], stratify: bool) -> list[_Group]:
-    groups: dict[bytes, _Group] = {}
-    for index, example in enumerate(examples):
-        group = groups.setdefault(fingerprint(example), _Group([], Counter()))
-        group.rows.append(index)
+def latest(rows: Rows, share: float) -> tuple[list[int], list[int]]:
+    """→ indices of the earlier rows and of the last ``share`` of them in time (``Example.group``), both ascending.
+
+    Rows of one moment stay on one side. Raises DataError: a value that is no time, or one moment only.
+    """
+    moments = [moment(example) for example in rows]
+    order = sorted(range(len(rows)), key=lambda i: (moments[i], i))
+    want = min(max(1, round(share * len(rows))), len(rows) - 1)
+    begin = moments[order[len(rows) - want]]
+    if begin == moments[order[0]]:
+        begin = next((moments[i] for i in order if moments[i] > begin), begin)
+    held = [i for i in range(len(rows)) if moments[i] >= begin]
+    if len(held) == len(rows):
+        raise DataError("all rows are of one time: there are no later ones to hold out", HINT, "data.time")
+    return [i for i in range(len(rows)) if moments[i] < begin], held
+
+
+def moment(example: Example) -> float:
+    """The number, or the ISO 8601 date, in ``Example.group``. Dates without a zone count as UTC."""
+    value = (example.group or "").strip()
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise DataError(
+            f"{value[:40]!r} is no time", "write dates as 2026-11-22 or 2026-11-22T08:30, or numbers", example.where
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def folds(rows: Rows, count: int, seed: int, stratify: bool = True, groups: Sequence[int] = ()) -> list[int]:
+    """→ the fold, 0 to ``count`` - 1, of each row. Every label is spread evenly; what ``holdout`` keeps together stays
+    together here. Raises DataError: fewer distinct inputs than folds.
+    """
+    found = _grouped(rows, stratify, groups)
+    if len(found) < count:
+        hint = "have fewer folds, or more rows"
+        raise DataError(f"{len(found)} distinct inputs are too few for {count} folds", hint, "data.folds")
+    generator = random.Random(seed)
+    sizes = [0] * count
+    result = [0] * len(rows)
+    for stratum in _strata(found, generator):
+        of_label = [0] * count
+        for group in sorted(stratum, key=lambda group: -len(group.rows)):
+            fold = min(range(count), key=lambda i: (of_label[i], sizes[i], i))
+            of_label[fold] += len(group.rows)
+            sizes[fold] += len(group.rows)
+            for row in group.rows:
+                result[row] = fold
+    return result
+
+
+def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]:
+    """Rows that share an input, a group of the user's or one of ``numbers``, in the order of their first rows."""
+    first: dict[tuple[str, object], int] = {}
+    links = []
+    keys = [("input", rows.inputs.tolist()), ("group", rows.group_numbers), ("alike", numbers)]
+    for kind, values in keys:
+        for row, value in enumerate(values):
+            if value is not None:
+                earlier = first.setdefault((kind, value), row)
+                if earlier != row:
+                    links.append(Pair(earlier, row, 1.0))
+    groups: dict[int, _Group] = {}
+    label_numbers = rows.label_numbers
+    for row, root in enumerate(clusters(len(rows), links)):
+        group = groups.setdefault(root, _Group([], Counter()))
+        group.rows.append(row)
         if stratify:
-            group.labels.update(labels_of(example))
+            group.labels.update(as_labels(rows.store.label_sets[label_numbers[row]]))
     return list(groups.values())
+
+
+def _strata(groups: Sequence[_Group], generator: random.Random) -> list[list[_Group]]:
+    """Groups by their labels, shuffled within."""
+    strata: dict[tuple[str, ...], list[_Group]] = {}
+    for group in groups:
+        strata.setdefault(tuple(sorted(group.labels)), []).append(group)
+    ordered = [strata[key] for key in sorted(strata)]  # sorted: file order must not depend on sets or hashes
+    for stratum in ordered:
+        generator.shuffle(stratum)
+    return ordered
 
 
 def _quotas(strata: list[list[_Group]], want: int, generator: random.Random) -> list[int]:

@@ -7,7 +7,6 @@ row it cannot use, this goes on with the good ones and reports all of them.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +15,7 @@ from typing import Any
 
 from tunery import registry, scoring
 from tunery.config import Config
-from tunery.data import findings, soft
+from tunery.data import findings, policies, soft
 from tunery.data.ledger import Ledger
 from tunery.errors import DataError
 from tunery.models.load import Base, open_base
@@ -132,7 +131,8 @@ def quantiles(lengths: Sequence[int]) -> dict[str, int]:
 
 def _lenient(config: Config) -> Config:
     long = "drop" if config.data.on_long == "error" else config.data.on_long
-    data = config.data.model_copy(update={"on_bad_row": "drop", "on_long": long})
+    found = {key: "warn" for key in set(policies.KEYS.values()) if getattr(config.data, key) == "error"}
+    data = config.data.model_copy(update={"on_bad_row": "drop", "on_long": long, **found})
     return config.model_copy(update={"data": data})
 
 
@@ -149,7 +149,7 @@ def _fit(task: Task, dataset: Dataset, labels: Sequence[str] | None) -> DataErro
         for example, problem in problems:
             if problem is not None:
                 dataset.ledger.move(example.where, "dropped:bad", problem, split="train")
-        dataset.splits["train"] = kept
+        dataset.splits["train"] = train.take([i for i, (_, problem) in enumerate(problems) if problem is None])
         task.fit(kept, labels)
         return error
     return None
@@ -163,6 +163,11 @@ def _refused(found: Inspection, config: Config) -> DataError | None:
         rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
         hint = "correct them, or leave such rows out with data.on_bad_row=drop"
         return DataError(f"{rows} cannot be used; the first: {bad[0].note}", hint, bad[0].where)
+    for finding in found.dataset.findings:
+        key = policies.KEYS.get(finding.kind, "")
+        if key and finding.kind != "near_duplicate" and getattr(config.data, key) == "error":
+            where = f"{finding.file}:{finding.line}"
+            return DataError(finding.message, f"correct it, or set data.{key}=drop or warn", where)
     if found.refusal is not None:
         return found.refusal
     long = [entry for entry in dropped if entry.bucket == "dropped:too_long"]
@@ -185,8 +190,10 @@ def _findings(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[s
     if found.task.output == "text":
         yield from _template(found, splits)
     examples = {name: split.examples for name, split in splits.items()}
-    for finding in findings.find(examples, classes="numbers" not in found.task.kinds):
-        yield finding.as_dict()
+    classes = "numbers" not in found.task.kinds
+    for finding in [*found.dataset.findings, *findings.labels(examples, classes)]:
+        if classes or finding.kind not in ("label_variant", "conflict"):
+            yield finding.as_dict()
 
 
 def _cut(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
@@ -262,8 +269,8 @@ def _label_counts(splits: Mapping[str, Split], task: Task) -> dict[str, dict[str
     """{split: {label: rows}}, the most frequent first; empty for tasks without classes."""
     if "numbers" in task.kinds:
         return {}
-    counts = {
-        name: Counter(label for e in split.examples for label in (*findings.labels_of(e), *e.tags))
-        for name, split in splits.items()
-    }
+    counts = {name: findings.count_labels(split.examples) for name, split in splits.items()}
+    for name, split in splits.items():
+        if split.examples.store.tagged:
+            counts[name].update(tag for example in split.examples for tag in example.tags)
     return {name: dict(counter.most_common()) for name, counter in counts.items() if counter}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tunery import registry
 from tunery.config import DataConfig, Files
+from tunery.data import policies
 from tunery.data.columns import Columns, resolve
+from tunery.data.findings import Finding
 from tunery.data.ledger import Ledger
 from tunery.data.read import BadRow, FileNames, Record, paths, read
-from tunery.data.split import holdout
+from tunery.data.rows import Rows, Store
 from tunery.errors import ConfigError, DataError
-from tunery.protocols import Example, Format, Row
+from tunery.protocols import Format, Row
+from tunery.run.dividing import check_keys, divide
 from tunery.rundir import sha256
 
 SNIFFED = 100  # rows whose columns are looked at before the format is decided
@@ -27,7 +30,7 @@ SPLITS = ("train", "validation", "test")
 class Dataset:
     """The examples of a run, and how they came to be."""
 
-    splits: dict[str, list[Example]]
+    splits: dict[str, Rows]
     format: str
     task: str
     ledger: Ledger
@@ -37,29 +40,40 @@ class Dataset:
     """SHA-256 of the bytes of every input file, by its name as given."""
     columns: dict[str, str] = field(default_factory=dict)
     """Column mapping in effect, {name tunery knows: name in the file}: ``data.columns`` plus what was guessed."""
+    findings: list[Finding] = field(default_factory=list)
+    """Repeats and leaks, those of dropped rows too."""
 
 
 @dataclass(slots=True)
 class _Part:
     """What was read for one split."""
 
-    examples: list[Example]
+    examples: Store
     bad: list[BadRow]
     columns: Columns
 
 
-def load_dataset(data: DataConfig, task_name: str | None, seed: int, splits: Sequence[str] = SPLITS) -> Dataset:
-    """Read the files of ``data``, decide format and task, apply ``on_bad_row``, hold out validation rows.
+def load_dataset(
+    data: DataConfig,
+    task_name: str | None,
+    seed: int,
+    splits: Sequence[str] = SPLITS,
+    sample: int | None = None,
+) -> Dataset:
+    """Read the files of ``data``, decide format and task, apply the policies, hold out validation rows.
 
     Args:
         data: the section ``data`` of a configuration.
         task_name: None for the task that is natural for the format.
         seed: of the rows held out; the same seed and rows give the same split.
         splits: which to read. Validation is held out of train if train is read and no file is given for it.
+        sample: how many examples of each file can be read afterwards (``Rows.kept``); None: all.
 
     Raises ConfigError: no training file, a file given twice, a task that does not take the format.
-    Raises DataError: a file cannot be read, no format fits, bad rows, no usable row, nothing to hold out.
+    Raises DataError: a file cannot be read, no format fits, bad rows, repeats or leaks where the policy is error, no
+    usable row, nothing to hold out.
     """
+    check_keys(data)
     files = _files(data, splits)
     formats = _formats_of(task_name, data.format)
     streams = {split: read(names) for split, names in files.items()}  # missing files are found before any is read
@@ -67,7 +81,7 @@ def load_dataset(data: DataConfig, task_name: str | None, seed: int, splits: Seq
     parts: dict[str, _Part] = {}
     columns = Columns(data.format or "")
     for split, stream in streams.items():
-        part = _load(stream, data, columns.format or None, formats, True)
+        part = _load(stream, data, columns.format or None, formats, True, sample)
         if not parts:
             columns = part.columns
         notes += [note if split == "train" else f"{split}: {note}" for note in part.columns.notes]
@@ -76,30 +90,31 @@ def load_dataset(data: DataConfig, task_name: str | None, seed: int, splits: Seq
     bad = [row for part in parts.values() for row in part.bad]
     refuse_bad(bad, ledger.rows, data.on_bad_row)
     for split, part in parts.items():
-        if not part.examples:
+        if not len(part.examples):
             raise _nothing_left(part.bad, files[split][0])
     task = task_name or _natural_task(columns.format)
-    result = {split: part.examples for split, part in parts.items()}
-    if "train" in result and "validation" in splits and "validation" not in result:
-        result = _held_out(result, data.holdout, seed, task, ledger, notes)
+    result = policies.apply({split: Rows(part.examples) for split, part in parts.items()}, data, ledger)
+    if "train" in result.splits:
+        divide(result, splits, data, seed, task, ledger)
+    notes += result.notes
     if bad:
         rows = "1 bad row" if len(bad) == 1 else f"{len(bad)} bad rows"
         notes.append(f"{rows} dropped (data.on_bad_row=drop)")
     hashes = {name: sha256(Path(name)) for names in files.values() for name in names}
     mapping = dict(data.columns) | {known: column for column, known in columns.rename.items()}
-    return Dataset(result, columns.format, task, ledger, notes, hashes, mapping)
+    return Dataset(result.splits, columns.format, task, ledger, notes, hashes, mapping, result.findings)
 
 
 def load_examples(
     files: FileNames, data: DataConfig, need_target: bool
-) -> tuple[list[Example], list[BadRow], str, list[str]]:
+) -> tuple[Rows, list[BadRow], str, list[str]]:
     """Examples of files that belong to no run yet (``eval --data``, ``predict --input``), in file order.
 
     → examples, bad rows (see ``refuse_bad``), format, notes. ``data.format`` and ``data.columns`` say how
     to read them. Raises DataError: a file cannot be read, or its columns do not fit.
     """
     part = _load(read(files), data, data.format, None, need_target)
-    return part.examples, part.bad, part.columns.format, part.columns.notes
+    return Rows(part.examples), part.bad, part.columns.format, part.columns.notes
 
 
 def refuse_bad(bad: Sequence[BadRow], rows: int, policy: str) -> None:
@@ -160,6 +175,7 @@ def _load(
     format_name: str | None,
     formats: Sequence[str] | None,
     need_target: bool,
+    sample: int | None = None,
 ) -> _Part:
     """Rows become examples one by one: raw rows are not kept beside them."""
     head, columns_seen, first = _head(stream)
@@ -168,18 +184,20 @@ def _load(
         fallback = Columns(format_name or data.format or "")
         if not fallback.format:
             raise _nothing_left(bad, "")
-        return _Part([], bad, fallback)
+        return _Part(Store(), bad, fallback)
     columns = resolve(
         columns_seen, data.columns, name=format_name, allowed=formats, need_target=need_target, where=first.where
     )
     reader: Format = registry.get("format", columns.format)()
-    part = _Part([], [], columns)
+    part = _Part(Store(sample), [], columns)
+    column = (data.group or data.time) if need_target else None
     for record in chain(head, stream):
         if isinstance(record, BadRow):
             part.bad.append(record)
             continue
         try:
-            part.examples.append(reader.example(_renamed(record, columns.rename), need_target))
+            example = reader.example(_renamed(record, columns.rename), need_target)
+            part.examples.append(replace(example, group=_group(record, column)) if column else example)
         except DataError as error:
             part.bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
     return part
@@ -211,6 +229,16 @@ def _renamed(row: Row, rename: dict[str, str]) -> Row:
     return Row(kept | moved, row.file, row.line)
 
 
+def _group(row: Row, column: str) -> str:
+    """Raises DataError if the row has no such column."""
+    value = row.values.get(column)
+    if value is None or str(value).strip() == "":
+        names = [str(name) for name in row.values]
+        hint = "fill it in" if column in names else registry.near(column, names)
+        raise DataError(f"column {column!r} (data.group, data.time) is missing", hint, row.where)
+    return str(value)
+
+
 def _in_file_words(problem: str, rename: dict[str, str]) -> str:
     """Name the column as the file does."""
     for column, known in rename.items():
@@ -219,8 +247,9 @@ def _in_file_words(problem: str, rename: dict[str, str]) -> str:
 
 
 def _enter(ledger: Ledger, part: _Part, split: str) -> None:
-    for example in part.examples:
-        ledger.add(example.where, f"used:{split}", split=split)
+    rows = Rows(part.examples)
+    for number in range(len(rows)):
+        ledger.enter(*rows.place(number), f"used:{split}", "", split)
     for row in part.bad:
         ledger.add(row.where, "dropped:bad", row.problem, split)
 
@@ -229,22 +258,3 @@ def _nothing_left(bad: Iterable[BadRow], where: str) -> DataError:
     rows = list(bad)
     first = rows[0] if rows else BadRow(where, "no rows")
     return DataError(f"none of {len(rows)} rows can be used; the first: {first.problem}", first.hint, first.where)
-
-
-def _held_out(
-    splits: dict[str, list[Example]], share: float, seed: int, task: str, ledger: Ledger, notes: list[str]
-) -> dict[str, list[Example]]:
-    """Move a share of train to validation."""
-    examples = splits["train"]
-    # numbers to predict are no classes: hardly any two rows would share one
-    stratify = task != "regress" and examples[0].label is not None
-    train, held = holdout(examples, share, seed, stratify)
-    for index in held:
-        ledger.move(examples[index].where, "used:validation", split="train")
-    by_label = ", by label" if stratify else ""
-    notes.append(
-        f"validation: {len(held)} of {len(examples)} training rows held out "
-        f"(data.holdout={share:g}, seed {seed}{by_label}); data.validation=FILE to choose them yourself"
-    )
-    found = {"train": [examples[i] for i in train], "validation": [examples[i] for i in held]}
-    return found | {name: rows for name, rows in splits.items() if name not in found}

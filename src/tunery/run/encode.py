@@ -9,6 +9,7 @@ from typing import Any
 from tunery.config import DataConfig
 from tunery.data import soft
 from tunery.data.ledger import Ledger
+from tunery.data.rows import Rows
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.protocols import Encoded, Example, Task
 
@@ -20,7 +21,7 @@ LIMIT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 class Split:
     """One split, ready for batches. ``rows[i].row`` is the index of its example."""
 
-    examples: list[Example] = field(default_factory=list)
+    examples: Rows = field(default_factory=lambda: Rows.of(()))
     rows: list[Encoded] = field(default_factory=list)
     truncated: int = 0
     windows: int = 0
@@ -59,8 +60,10 @@ def encode_split(
     if data.on_long == "window" and task.on_long != "window":
         raise ConfigError(f"task {task.name} cannot cut a row into windows", "use truncate or drop", "data.on_long")
     split = Split()
+    given = Rows.of(examples)
+    kept: list[int] = []
     dropped: list[Example] = []
-    for example in examples:
+    for place, example in enumerate(given):
         try:
             rows = _encode(example, task, tokenizer, length)
         except DataError as error:
@@ -81,7 +84,9 @@ def encode_split(
             continue
         if data.on_long == "truncate" and len(rows) > 1:
             rows = rows[:1]
-        _note(ledger, name, split, example, rows, long)
+        _note(ledger, name, split, example, rows, long, len(kept))
+        kept.append(place)
+    split.examples = given.take(kept)
     _check_usable(name, split, dropped, length, data)
     return split
 
@@ -96,7 +101,9 @@ def _has_target(rows: Sequence[Encoded]) -> bool:
     return rows[0].labels is not None
 
 
-def _note(ledger: Ledger, name: str, split: Split, example: Example, rows: list[Encoded], long: bool) -> None:
+def _note(
+    ledger: Ledger, name: str, split: Split, example: Example, rows: list[Encoded], long: bool, number: int
+) -> None:
     if long and len(rows) == 1:
         split.truncated += 1
         ledger.mark(example.where, "truncated", split=name)
@@ -104,8 +111,7 @@ def _note(ledger: Ledger, name: str, split: Split, example: Example, rows: list[
         split.windows += len(rows) - 1
         ledger.mark(example.where, "windows", len(rows), split=name)
     for row in rows:
-        row.row = len(split.examples)
-    split.examples.append(example)
+        row.row = number
     split.rows += rows
 
 

@@ -12,6 +12,7 @@ from tunery import config as configuration
 from tunery import scoring
 from tunery.data import soft
 from tunery.data.ledger import Ledger
+from tunery.data.rows import Rows
 from tunery.errors import ConfigError, DataError
 from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt_of, readable
 from tunery.generate.engine import Sampling, generate
@@ -212,7 +213,7 @@ class Run:
             settings = replace(settings, sampling=Sampling(max_new_tokens=max_new_tokens))
         return settings
 
-    def _read(self, files: Sequence[str], need_target: bool) -> tuple[list[Example], Ledger]:
+    def _read(self, files: Sequence[str], need_target: bool) -> tuple[Rows, Ledger]:
         data = self.config.data
         examples, bad, _, notes = load_examples(list(files), data, need_target)
         refuse_bad(bad, len(examples) + len(bad), data.on_bad_row)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tunery import registry
 from tunery.config import Config
-from tunery.data import findings
 from tunery.data.read import READERS, read
+from tunery.data.rows import labels_of
 from tunery.protocols import Example, Row, Task
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 
@@ -78,7 +78,7 @@ def sniff(config: Config) -> Sniffed:
     dataset = load_dataset(data, config.task_name, config.train.seed, splits)
     dataset.notes = [note for note in dataset.notes if "data.on_bad_row" not in note]
     train = dataset.splits["train"]
-    labels = Counter(label for example in train for label in (*findings.labels_of(example), *example.tags))
+    labels = Counter(label for example in train for label in (*labels_of(example), *example.tags))
     name = config.task_name or ("regress" if _numbers(labels) else dataset.task)
     if name != (config.task_name or dataset.task):
         dataset.notes.append(
@@ -112,7 +112,7 @@ def _unseen(dataset: Dataset, labels: Mapping[str, int]) -> list[str]:
     found = []
     for name, examples in dataset.splits.items():
         for example in examples:
-            said = (*findings.labels_of(example), *example.tags)
+            said = (*labels_of(example), *example.tags)
             strange = [label for label in said if label not in labels]
             if name != "train" and strange:
                 found.append(f"{example.where}: label {strange[0]!r} does not occur in the training rows")

@@ -1,0 +1,167 @@
+"""Rows that stand twice, contradict each other or leak: what is kept, what is said, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunery.config import DataConfig
+from tunery.data import rows as rows_module
+from tunery.errors import ConfigError, DataError
+from tunery.run.dataset import Dataset, load_dataset
+
+LONG = "the delivery came two days late and nobody at the desk could tell me where my parcel number {} had gone"
+TRAIN = [
+    {"text": "same", "label": "a"},
+    {"text": "same", "label": "a"},
+    {"text": "odd", "label": "a"},
+    {"text": "Odd ", "label": "b"},
+    {"text": "leaks", "label": "a"},
+    {"text": LONG.format(1), "label": "b"},
+    *[{"text": f"row {i}", "label": "ab"[i % 2]} for i in range(20)],
+]
+TEST = [{"text": "LEAKS", "label": "a"}, {"text": LONG.format(2), "label": "b"}, {"text": "new", "label": "b"}]
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def loaded(folder: Path, **data: Any) -> Dataset:
+    files = {"train": write(folder / "a.jsonl", TRAIN), "test": write(folder / "t.jsonl", TEST)}
+    return load_dataset(DataConfig(**{**files, **data}), None, 1)
+
+
+def dropped(found: Dataset) -> dict[int, str]:
+    return {e.line: e.bucket for e in found.ledger.entries() if e.bucket.startswith("dropped:")}
+
+
+def test_by_default_only_leaks_are_dropped(tmp_path: Path) -> None:
+    found = loaded(tmp_path)
+    assert dropped(found) == {5: "dropped:leak", 6: "dropped:near_leak"}
+    assert found.ledger.rows == len(TRAIN) + len(TEST)
+    assert len(found.splits["test"]) == 3
+    kinds = Counter(finding.kind for finding in found.findings)
+    assert kinds == {"duplicate": 1, "conflict": 1, "leak": 1, "near_leak": 1}
+    assert any("data.on_leak=drop" in note and "1 dropped" in note for note in found.notes)
+
+
+def test_what_is_dropped_is_chosen(tmp_path: Path) -> None:
+    found = loaded(tmp_path, on_duplicate="drop", on_conflict="drop", on_leak="warn")
+    assert dropped(found) == {2: "dropped:duplicate", 4: "dropped:conflict"}
+    assert loaded(tmp_path, near_duplicates=False).ledger.counts()["dropped:leak"] == 1
+    assert "dropped:near_leak" not in loaded(tmp_path, near_duplicates=False).ledger.counts()
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "other"), [("on_duplicate", 2, 1), ("on_conflict", 4, 3), ("on_leak", 5, 1)]
+)
+def test_errors_name_both_rows(key: str, line: int, other: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        loaded(tmp_path, **{key: "error"})
+    assert caught.value.where.endswith(f"a.jsonl:{line}")
+    assert f".jsonl:{other}" in caught.value.problem
+    assert f"data.{key}=drop" in str(caught.value.hint)
+
+
+def test_a_file_named_for_two_splits_is_used_for_both(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", TRAIN[6:])
+    found = load_dataset(DataConfig(train=file, test=file, on_leak="error"), None, 1)
+    assert len(found.splits["test"]) == 20
+    assert any("say nothing about new data" in note for note in found.notes)
+
+
+def test_nearly_equal_rows_are_held_out_together(tmp_path: Path) -> None:
+    words = [hashlib.sha256(str(i // 2).encode()).hexdigest() for i in range(40)]  # two rows of each
+    rows = [{"text": f"{word} {word[::-1]} {i}", "label": "ab"[i // 2 % 2]} for i, word in enumerate(words)]
+    found = load_dataset(DataConfig(train=write(tmp_path / "a.jsonl", rows), holdout=0.3), None, 3)
+    sides = {name: {example.text.split()[0] for example in part} for name, part in found.splits.items()}
+    assert not sides["train"] & sides["validation"]
+    assert len(found.splits["validation"]) == 12
+
+
+def test_groups_stay_together(tmp_path: Path) -> None:
+    rows = [{"text": f"row {i}", "label": "ab"[i % 2], "customer": i // 5} for i in range(60)]
+    file = write(tmp_path / "a.jsonl", rows)
+    found = load_dataset(DataConfig(train=file, group="customer", holdout=0.2), None, 1)
+    sides = {name: {example.group for example in part} for name, part in found.splits.items()}
+    assert not sides["train"] & sides["validation"]
+    assert len(found.splits["validation"]) == 10
+    with pytest.raises(DataError, match="'custmer'") as caught:
+        load_dataset(DataConfig(train=file, group="custmer"), None, 1)
+    assert "customer" in str(caught.value.hint)
+
+
+def test_the_latest_rows_are_held_out(tmp_path: Path) -> None:
+    rows = [{"text": f"row {i}", "label": "ab"[i % 2], "day": f"2026-{1 + i * 7 % 12:02d}-03"} for i in range(60)]
+    found = load_dataset(DataConfig(train=write(tmp_path / "a.jsonl", rows), time="day", holdout=0.2), None, 1)
+    last = max(str(example.group) for example in found.splits["train"])
+    assert all(str(example.group) > last for example in found.splits["validation"])
+    bad = write(tmp_path / "b.jsonl", [*rows, {"text": "x", "label": "a", "day": "yesterday"}])
+    with pytest.raises(DataError, match="'yesterday' is no time") as caught:
+        load_dataset(DataConfig(train=bad, time="day"), None, 1)
+    assert caught.value.where.endswith("b.jsonl:61")
+
+
+def test_folds_test_every_row_once(tmp_path: Path) -> None:
+    rows = [{"text": f"row {i // 2}", "label": "ab"[i // 2 % 2]} for i in range(100)]
+    file = write(tmp_path / "a.jsonl", rows)
+    tested: list[str] = []
+    for fold in range(1, 6):
+        found = load_dataset(DataConfig(train=file, folds=5, fold=fold), None, 7)
+        parts = {name: {example.text for example in part} for name, part in found.splits.items()}
+        assert not parts["train"] & parts["test"]
+        assert not parts["validation"] & parts["test"]
+        assert Counter(example.label for example in found.splits["test"]) == {"a": 10, "b": 10}
+        tested += [example.where for example in found.splits["test"]]
+        assert found.ledger.rows == 100
+    assert sorted(tested) == sorted(f"{file}:{i}" for i in range(1, 101))
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"group": "a", "time": "b"}, "group or by time"),
+        ({"fold": 2}, "a fold of how many"),
+        ({"folds": 3, "fold": 4}, "there are 3 folds"),
+        ({"folds": 3, "test": "t.jsonl"}, "takes the rows to test on from train"),
+        ({"folds": 3, "time": "b"}, "not by time"),
+    ],
+)
+def test_keys_that_contradict_each_other(keys: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load_dataset(DataConfig(train=write(tmp_path / "a.jsonl", TRAIN), **keys), None, 1)
+
+
+def test_too_few_rows_for_the_folds(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [{"text": f"row {i % 3}", "label": "ab"[i % 3 % 2]} for i in range(9)])
+    with pytest.raises(DataError, match="3 distinct inputs are too few for 5 folds"):
+        load_dataset(DataConfig(train=file, folds=5, fold=1), None, 1)
+
+
+def test_many_rows_are_read_back_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "IN_MEMORY", 7)
+    found = loaded(tmp_path)
+    monkeypatch.undo()
+    again = loaded(tmp_path)
+    assert {k: list(v) for k, v in found.splits.items()} == {k: list(v) for k, v in again.splits.items()}
+
+
+def test_a_sample_is_drawn_evenly_and_is_always_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "ALL", 50)
+    monkeypatch.setattr(rows_module, "IN_MEMORY", 20)
+    file = write(tmp_path / "a.jsonl", [{"text": f"row {i}", "label": "ab"[i % 2]} for i in range(400)])
+    data = DataConfig(train=file, near_duplicates=False)
+    found = [load_dataset(data, None, 1, sample=100).splits["train"] for _ in range(2)]
+    lines = [[example.line for example in rows.kept()] for rows in found]
+    assert lines[0] == lines[1]
+    assert len(found[0]) == 360
+    assert 60 < len(lines[0]) <= 100
+    assert 20 < sum(line <= 200 for line in lines[0]) < 80
