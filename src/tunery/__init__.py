@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tunery.errors import TuneryError
 
 if TYPE_CHECKING:
-    from tunery.run.run import Run, load, train
+    from tunery.run.run import Run, cross_validate, load, train
 
-__all__ = ["Run", "TuneryError", "load", "train"]
+__all__ = ["Run", "TuneryError", "cross_validate", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -38,7 +38,7 @@ class _Package(ModuleType):
         """Leave the package to ``sys.modules``, where ``from tunery.train import …`` finds it."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("Run", "load"):
+        if name in ("Run", "cross_validate", "load"):
             from tunery.run import run
 
             return getattr(run, name)

@@ -54,6 +54,28 @@ def bootstrap_interval(
     return quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)
 
 
+def folds_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean score of a k-fold cross-validation.
+
+    mean ± t(k - 1) · s · √(1/k + 1/(k - 1)), s being the standard deviation over the folds. The second term, test rows
+    over training rows, is there because the training parts overlap: scores of folds are not independent, and s/√k is
+    too small. Source: Nadeau & Bengio 2003. Raises ValueError for fewer than two folds.
+
+    >>> low, high = folds_interval([0.8, 0.9])
+    >>> low < 0 and high > 1
+    True
+    """
+    from statistics import mean, stdev
+
+    from scipy.stats import t
+
+    count = len(values)
+    if count < 2:
+        raise ValueError("an interval needs at least two folds")
+    half = float(t.ppf((1 + confidence) / 2, count - 1)) * stdev(values) * math.sqrt(1 / count + 1 / (count - 1))
+    return mean(values) - half, mean(values) + half
+
+
 def _resampled_means(data: NDArray[Any], resamples: int, seed: int) -> NDArray[Any]:
     import numpy as np
 

@@ -12,6 +12,9 @@ from tunery.cli._text import config_arguments, read_config, scores, size
 
 def show(result: dict[str, Any]) -> None:
     click.echo()
+    if "folds" in result:
+        _folds(result)
+        return
     scores({"base": result["base"], "tuned": result["metrics"]})
     if result.get("test_metrics"):
         click.echo("\non the test rows:")
@@ -21,6 +24,13 @@ def show(result: dict[str, Any]) -> None:
         f"{result['trainable_parameters']:,} parameters trained, {size(result['peak_memory_bytes'])} of memory"
     )
     click.echo(f"run: {result['run']}")
+
+
+def _folds(result: dict[str, Any]) -> None:
+    click.echo(f"means of {len(result['folds'])} folds, each tested on rows it has not seen")
+    low, high = ({name: ends[i] for name, ends in result["intervals"].items()} for i in (0, 1))
+    scores({"base": result["base"], "tuned": result["metrics"], "from": low, "to": high})
+    click.echo(f"\n95 % intervals of the means; {result['seconds']:.0f} s of training\nrun: {result['run']}")
 
 
 @click.command()
@@ -33,7 +43,10 @@ def command(arguments: tuple[str, ...]) -> dict[str, Any]:
     model=, task=, method= mean the name. Writes a new directory under runs/ and never overwrites one.
     """
     config = read_config(arguments)
+    from tunery.run import folds
     from tunery.run.run import Run
     from tunery.run.train import train
 
+    if config.data.folds and not config.data.fold:
+        return folds.cross_validate(config).summary()
     return Run(train(config).path).summary()

@@ -19,9 +19,11 @@ from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
 from tunery.run import build
+from tunery.run import folds as validation
 from tunery.run import train as training
 from tunery.run.dataset import load_examples, refuse_bad
 from tunery.run.encode import encode_split
+from tunery.run.folds import CrossValidation
 from tunery.run.records import records, say, write_results
 from tunery.rundir import RunDir
 
@@ -262,10 +264,35 @@ def train(
         settings: sections or names: ``model="minilm"``, ``task="classify"``, ``method="lora"``,
             ``train={"lr": 1e-4}``.
     """
+    found = _configured(data, config, overrides, settings)
+    if found.data.folds and not found.data.fold:
+        raise ConfigError("these are several runs", "call tunery.cross_validate", "data.folds")
+    return Run(training.train(found).path)
+
+
+def cross_validate(
+    data: str | Path | Sequence[str | Path] | None = None,
+    /,
+    *,
+    config: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    folds: int = 5,
+    **settings: Any,
+) -> CrossValidation:
+    """Train a run for each fold of the training rows, tested on that fold. Arguments as for ``train``."""
+    return validation.cross_validate(_configured(data, config, [*overrides, f"data.folds={folds}"], settings))
+
+
+def _configured(
+    data: str | Path | Sequence[str | Path] | None,
+    config: str | Path | None,
+    overrides: Iterable[str],
+    settings: Mapping[str, Any],
+) -> configuration.Config:
     values = dict(settings)
     if not isinstance(values.get("data", {}), Mapping):
         data = values.pop("data")
     if data is not None:
         files = str(data) if isinstance(data, str | Path) else [str(f) for f in data]
         values["data"] = {**values.get("data", {}), "train": files}
-    return Run(training.train(configuration.load(config, list(overrides), values)).path)
+    return configuration.load(config, list(overrides), values)
