@@ -13,6 +13,7 @@ from torch import nn
 from tunery import scoring
 from tunery.data import soft
 from tunery.data.batch import collate, in_order
+from tunery.data.encoded import lengths
 from tunery.generate.engine import Sampling, generate
 from tunery.models.attention import reset_attention
 from tunery.models.soft import reads
@@ -62,9 +63,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             model.train(was_training)
 
 
-def readable(model: nn.Module, rows: Sequence[Encoded]) -> list[Encoded]:
+def readable(model: nn.Module, rows: Sequence[Encoded]) -> Sequence[Encoded]:
     """The rows as this model reads them: the bare base gets them without soft tokens."""
-    return list(rows) if reads(model) else [row.without_soft() for row in rows]
+    return rows if reads(model) else [row.without_soft() for row in rows]
 
 
 def prompt_of(model: nn.Module, task: Task, tokenizer: Any, example: Example, settings: Settings) -> list[int]:
@@ -78,11 +79,11 @@ def loss_and_outputs(
 ) -> tuple[float, int, list[Prediction]]:
     """→ summed loss, number of targets, and one prediction a row where the task scores rows."""
     device = next(model.parameters()).device
-    lengths = [row.length for row in rows]
+    sizes = lengths(rows)
     total, count = 0.0, 0
     predictions: list[Prediction | None] = [None] * len(rows)
     with undisturbed(model), torch.inference_mode():
-        for numbers in in_order(lengths, settings.batch_size, settings.batch_tokens):
+        for numbers in in_order(sizes, settings.batch_size, settings.batch_tokens):
             loss, targets, outputs = task.loss(model, collate([rows[i] for i in numbers], pad_id, device))
             total, count = total + float(loss), count + int(targets)
             if outputs is not None:

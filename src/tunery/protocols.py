@@ -336,6 +336,12 @@ class Task(Plugin):
         """
         raise NotImplementedError
 
+    def encode_all(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[list[Encoded]]:
+        """``encode`` of many examples; a task may do it faster than one by one. Raises as ``encode``, for any."""
+        return [self.encode(example, tokenizer, max_length) for example in examples]
+
     def prompt(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
         """Ids to generate from, for tasks whose output is text. Raises DataError if they do not fit."""
         raise NotImplementedError

@@ -6,7 +6,9 @@ prompt that is used for generation is a prefix of what was learnt, in text and i
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunery.data import soft
@@ -34,6 +36,24 @@ def render_text(
     return str(text)
 
 
+def render_texts(
+    conversations: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
+) -> list[str]:
+    """``render_text`` of many conversations, at a tenth of the cost. Raises ConfigError if one is refused."""
+    import jinja2
+
+    if len(conversations) < 2:
+        return [render_text(messages, tokenizer, template, ask) for messages in conversations]
+    plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
+    jinja = soft.compiled(template)
+    try:
+        return list(
+            tokenizer.apply_chat_template(plain, chat_template=jinja, tokenize=False, add_generation_prompt=ask)
+        )
+    except (jinja2.TemplateError, TypeError, ValueError):  # say which, in the words for one
+        return [render_text(messages, tokenizer, template, ask) for messages in conversations]
+
+
 def answer_spans(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str
 ) -> tuple[str, list[tuple[int, int]]]:
@@ -42,13 +62,28 @@ def answer_spans(
     Raises DataError if the template does not render a conversation turn by turn (an answer could then not
     be found in the text).
     """
-    text = render_text(messages, tokenizer, template)
-    spans = []
-    for turn, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        before = render_text(messages[:turn], tokenizer, template, ask=True)
-        after = render_text(messages[: turn + 1], tokenizer, template)
+    return all_answer_spans([messages], tokenizer, template)[0]
+
+
+def all_answer_spans(
+    conversations: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase, template: str
+) -> list[tuple[str, list[tuple[int, int]]]]:
+    """``answer_spans`` of many conversations. Raises as it does, for any of them."""
+    texts = render_texts(conversations, tokenizer, template)
+    turns = [
+        (row, turn)
+        for row, messages in enumerate(conversations)
+        for turn, message in enumerate(messages)
+        if message.role == "assistant"
+    ]
+    asking = render_texts([conversations[row][:turn] for row, turn in turns], tokenizer, template, ask=True)
+    inner = [(row, turn) for row, turn in turns if turn + 1 < len(conversations[row])]
+    through = render_texts([conversations[row][: turn + 1] for row, turn in inner], tokenizer, template)
+    answered = dict(zip(inner, through, strict=True))
+    spans: list[list[tuple[int, int]]] = [[] for _ in conversations]
+    for (row, turn), before in zip(turns, asking, strict=True):
+        text = texts[row]
+        after = answered.get((row, turn), text)
         if not (text.startswith(before) and text.startswith(after) and after.startswith(before)):
             hint = "use task.loss_on=last with one answer a row, or another task.template"
             if soft.count(template):  # each [soft:n] of the source is other soft tokens
@@ -56,8 +91,8 @@ def answer_spans(
                 hint += "{% set soft = '[soft:2]' %}, then {{ soft }}"
             raise DataError("the chat template changes earlier turns, so the answers cannot be told apart", hint)
         # Trailing line breaks belong to the template, not to the answer: no model has to produce them.
-        spans.append((len(before), len(after.rstrip("\n"))))
-    return text, spans
+        spans[row].append((len(before), len(after.rstrip("\n"))))
+    return list(zip(texts, spans, strict=True))
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -94,6 +129,7 @@ def encode_turns(
     return ([bos, *ids], [-1, *starts]) if bos is not None else (ids, starts)
 
 
+@lru_cache(maxsize=4)
 def added_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id this tokenizer puts in front of plain text, if it is the BOS."""
     if tokenizer.bos_token_id is None:
@@ -109,20 +145,64 @@ def render(
     loss_on: LossOn = "answers",
 ) -> tuple[list[int], list[int]]:
     """→ ids, labels (``IGNORE`` where there is no loss). The last answer ends with a supervised end token."""
-    text, every = answer_spans(messages, tokenizer, template)
+    return render_all([messages], tokenizer, template, loss_on)[0]
+
+
+def render_all(
+    conversations: Sequence[Sequence[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    loss_on: LossOn = "answers",
+) -> list[tuple[list[int], list[int]]]:
+    """``render`` of many conversations; all texts go through the tokenizer together."""
+    rendered = all_answer_spans(conversations, tokenizer, template)
     count = soft.count(template)
-    if any(soft.is_soft(character, count) for start, end in every for character in text[start:end]):
-        raise ConfigError(
-            "[soft:n] stands inside an answer, where no answer that the model writes can have it",
-            "put it before the answer (and into the generation prompt)",
-            "task.template",
-        )
-    spans = every[-1:] if loss_on == "last" else every
-    ids, starts = encode_turns(text, every, tokenizer, count)
-    labels = [i if any(a <= s < b for a, b in spans) else IGNORE for i, s in zip(ids, starts, strict=True)]
-    if messages and messages[-1].role == "assistant":
-        _close(ids, labels, tokenizer)
-    return ids, ([i if i < SOFT else IGNORE for i in ids] if loss_on == "all" else labels)
+    encoded = _encode_all(rendered, tokenizer, count)
+    rows = []
+    for messages, (text, every), (ids, starts) in zip(conversations, rendered, encoded, strict=True):
+        if count and any(soft.is_soft(character, count) for start, end in every for character in text[start:end]):
+            raise ConfigError(
+                "[soft:n] stands inside an answer, where no answer that the model writes can have it",
+                "put it before the answer (and into the generation prompt)",
+                "task.template",
+            )
+        labels = [IGNORE] * len(ids)
+        for start, end in every[-1:] if loss_on == "last" else every:
+            first, last = bisect_left(starts, start), bisect_left(starts, end)
+            labels[first:last] = ids[first:last]
+        if messages and messages[-1].role == "assistant":
+            _close(ids, labels, tokenizer)
+        rows.append((ids, [i if i < SOFT else IGNORE for i in ids] if loss_on == "all" else labels))
+    return rows
+
+
+def _encode_all(
+    rendered: Sequence[tuple[str, Sequence[tuple[int, int]]]], tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[tuple[list[int], list[int]]]:
+    """``encode_turns`` of many texts. Where no token reaches into an answer, which is nearly always, the tokens of the
+    whole text are it.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if count or backend is None:
+        return [encode_turns(text, every, tokenizer, count) for text, every in rendered]
+    backend.no_truncation()
+    backend.no_padding()
+    whole = backend.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+    asked = backend.encode_batch_fast(
+        [text[:start] for text, every in rendered for start, _ in every], add_special_tokens=False
+    )
+    prompts = iter(asked)
+    rows = []
+    for (text, every), encoding in zip(rendered, whole, strict=True):
+        ids = encoding.ids
+        before = [next(prompts).ids for _ in every]
+        if any(ids[: len(prompt)] != prompt for prompt in before):
+            rows.append(encode_turns(text, every, tokenizer))
+            continue
+        starts = [start for start, _ in encoding.offsets]
+        bos = None if ids[:1] == [tokenizer.bos_token_id] else added_bos(tokenizer)
+        rows.append((ids, starts) if bos is None else ([bos, *ids], [-1, *starts]))
+    return rows
 
 
 def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -141,13 +221,14 @@ def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase
     labels.append(int(tokenizer.eos_token_id))
 
 
-def ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+@lru_cache(maxsize=4)
+def ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Ids that may end a turn: all special tokens but a BOS that is not the EOS as well."""
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)
     if tokenizer.bos_token_id != tokenizer.eos_token_id:
         special.discard(tokenizer.bos_token_id)
-    return special
+    return frozenset(special)
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:

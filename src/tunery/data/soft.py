@@ -9,7 +9,7 @@ repeats repeats its soft tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,24 @@ def encode(task: Task, example: Example, tokenizer: PreTrainedTokenizerBase, max
     for row in rows:
         row.insert(_place(placed, task, example, tokenizer, row.ids), _ids(placed))
     return rows
+
+
+def encode_all(
+    task: Task, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[list[Encoded] | DataError]:
+    """``encode`` of many examples; a row that cannot be encoded has its error in its place."""
+    if task.soft is None and not task.soft_tokens(tokenizer):
+        try:
+            return list(task.encode_all(examples, tokenizer, max_length))
+        except DataError:  # one by one tells which
+            pass
+    found: list[list[Encoded] | DataError] = []
+    for example in examples:
+        try:
+            found.append(encode(task, example, tokenizer, max_length))
+        except DataError as error:
+            found.append(error)
+    return found
 
 
 def prompt(task: Task, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:

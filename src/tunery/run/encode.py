@@ -8,12 +8,15 @@ from typing import Any
 
 from tunery.config import DataConfig
 from tunery.data import soft
+from tunery.data.encoded import supervised
 from tunery.data.ledger import Ledger
 from tunery.data.rows import Rows
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.protocols import Encoded, Example, Task
+from tunery.run.encode_cache import Part, encode_all
 
 _SEQUENCES = ("references", "starts", "words", "tags")
+_DROP = "correct the row, or drop it with data.on_bad_row=drop"
 LIMIT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 
@@ -22,14 +25,14 @@ class Split:
     """One split, ready for batches. ``rows[i].row`` is the index of its example."""
 
     examples: Rows = field(default_factory=lambda: Rows.of(()))
-    rows: list[Encoded] = field(default_factory=list)
+    rows: Sequence[Encoded] = ()
     truncated: int = 0
     windows: int = 0
     """Rows beyond one an example, from cutting long texts into windows."""
 
     @property
     def supervised(self) -> int:
-        return sum(row.supervised for row in self.rows)
+        return supervised(self.rows)
 
 
 def model_limit(base: Any) -> int:
@@ -50,85 +53,111 @@ def max_length(wanted: int | None, task: Task, base: Any) -> int:
 
 
 def encode_split(
-    name: str, examples: Sequence[Example], task: Task, tokenizer: Any, data: DataConfig, length: int, ledger: Ledger
+    name: str,
+    examples: Sequence[Example],
+    task: Task,
+    tokenizer: Any,
+    data: DataConfig,
+    length: int,
+    ledger: Ledger,
+    key: str | None = None,
 ) -> Split:
     """Apply the policies for long and unusable rows.
+
+    Args:
+        key: what the examples depend on beside task and tokenizer; with it, many rows are kept in the cache.
 
     Raises DataError: a label unknown to training, an unusable or too long row where the policy is ``error``,
     no usable row left.
     """
     if data.on_long == "window" and task.on_long != "window":
         raise ConfigError(f"task {task.name} cannot cut a row into windows", "use truncate or drop", "data.on_long")
-    split = Split()
     given = Rows.of(examples)
-    kept: list[int] = []
-    dropped: list[Example] = []
-    for place, example in enumerate(given):
-        try:
-            rows = _encode(example, task, tokenizer, length)
-        except DataError as error:
-            if data.on_bad_row == "error":
-                raise
-            ledger.move(example.where, "dropped:bad", error.problem, split=name)
-            continue
-        long = len(rows) > 1 or rows[0].truncated
-        if long and data.on_long == "error":
-            raise DataError(
-                f"longer than {length} tokens", "raise data.max_length or set data.on_long=truncate", example.where
-            )
-        useless = not any(row.supervised for row in rows) and _has_target(rows)
-        if useless or (long and data.on_long == "drop"):
-            dropped.append(example)
-            reason = "no supervised token is left" if useless else f"longer than {length} tokens"
-            ledger.move(example.where, "dropped:too_long", reason, split=name)
-            continue
-        if data.on_long == "truncate" and len(rows) > 1:
-            rows = rows[:1]
-        _note(ledger, name, split, example, rows, long, len(kept))
-        kept.append(place)
-    split.examples = given.take(kept)
+
+    def encode(begin: int, end: int) -> Part:
+        return _encode_part(begin, given[begin:end], task, tokenizer, data, length)
+
+    part = encode_all(encode, len(given), _key(key, name, task, tokenizer, data, length))
+    if part.error is not None:
+        raise part.error
+    split = Split(given.take(part.kept), part.rows)
+    dropped = []
+    for place, event, words, count in part.events:
+        where = given.where(place)
+        if event in ("dropped:bad", "dropped:too_long"):
+            ledger.move(where, event, words, split=name)
+            if event == "dropped:too_long":
+                dropped.append(where)
+        else:
+            ledger.mark(where, event, count, split=name)
+            split.truncated += event == "truncated"
+            split.windows += (count - 1) * (event == "windows")
     _check_usable(name, split, dropped, length, data)
     return split
 
 
-def _encode(example: Example, task: Task, tokenizer: Any, length: int) -> list[Encoded]:
-    if problem := task.check(example):
-        raise DataError(problem, "correct the row, or drop it with data.on_bad_row=drop", example.where)
-    return soft.encode(task, example, tokenizer, length)
+def _key(key: str | None, name: str, task: Task, tokenizer: Any, data: DataConfig, length: int) -> str | None:
+    """All that the encoded rows depend on."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if key is None or backend is None:
+        return None
+    parts = [key, name, task.name, repr(task.config), repr(task.state()), repr(task.soft), data.model_dump_json()]
+    parts += [backend.to_str(), repr(tokenizer.special_tokens_map), repr(tokenizer.chat_template), str(length)]
+    return "\0".join(parts)
 
 
-def _has_target(rows: Sequence[Encoded]) -> bool:
-    return rows[0].labels is not None
+def _encode_part(begin: int, given: Rows, task: Task, tokenizer: Any, data: DataConfig, length: int) -> Part:
+    """Examples from place ``begin`` on; ``Encoded.row`` is counted from 0."""
+    part = Part()
+    rows: list[Encoded] = []
+    examples = list(given)
+    problems = [task.check(example) for example in examples]
+    good = [example for example, problem in zip(examples, problems, strict=True) if not problem]
+    found = iter(soft.encode_all(task, good, tokenizer, length))
+    for place, (example, problem) in enumerate(zip(examples, problems, strict=True), begin):
+        made = DataError(problem, _DROP, example.where) if problem else next(found)
+        if isinstance(made, DataError):
+            if data.on_bad_row == "error":
+                return Part(error=made)
+            part.events.append((place, "dropped:bad", made.problem, 0))
+            continue
+        long = len(made) > 1 or made[0].truncated
+        if long and data.on_long == "error":
+            hint = "raise data.max_length or set data.on_long=truncate"
+            return Part(error=DataError(f"longer than {length} tokens", hint, example.where))
+        useless = made[0].labels is not None and not any(row.supervised for row in made)
+        if useless or (long and data.on_long == "drop"):
+            reason = "no supervised token is left" if useless else f"longer than {length} tokens"
+            part.events.append((place, "dropped:too_long", reason, 0))
+            continue
+        if data.on_long == "truncate" and len(made) > 1:
+            made = made[:1]
+        if long and len(made) == 1:
+            part.events.append((place, "truncated", "", 1))
+        if len(made) > 1:
+            part.events.append((place, "windows", "", len(made)))
+        for row in made:
+            row.row = len(part.kept)
+        part.kept.append(place)
+        rows += made
+    part.rows = rows
+    return part
 
 
-def _note(
-    ledger: Ledger, name: str, split: Split, example: Example, rows: list[Encoded], long: bool, number: int
-) -> None:
-    if long and len(rows) == 1:
-        split.truncated += 1
-        ledger.mark(example.where, "truncated", split=name)
-    if len(rows) > 1:
-        split.windows += len(rows) - 1
-        ledger.mark(example.where, "windows", len(rows), split=name)
-    for row in rows:
-        row.row = number
-    split.rows += rows
-
-
-def _check_usable(name: str, split: Split, dropped: list[Example], length: int, data: DataConfig) -> None:
-    if not split.examples:
+def _check_usable(name: str, split: Split, dropped: list[str], length: int, data: DataConfig) -> None:
+    if not len(split.examples):
         if dropped:
             raise DataError(
                 f"no usable {name} row: all {len(dropped)} are longer than data.max_length={length} tokens",
                 "raise data.max_length",
-                dropped[0].where,
+                dropped[0],
             )
         raise DataError(f"no usable {name} row", "tunery check says why each was dropped")
     if split.truncated == len(split.examples) and data.on_long == "auto":
         raise DataError(
             f"all {split.truncated} {name} rows are longer than data.max_length={length} tokens",
             "raise data.max_length, or set data.on_long=truncate if you mean it",
-            split.examples[0].where,
+            split.examples.where(0),
         )
 
 

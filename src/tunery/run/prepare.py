@@ -52,8 +52,9 @@ def prepare(config: Config) -> Prepared:
     build.check_family(task, base)
     method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
+    key = f"{sorted(dataset.hashes.items())} {config.train.seed}"
     splits = {
-        name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger)
+        name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger, key)
         for name, examples in dataset.splits.items()
     }
     for name, split in splits.items():

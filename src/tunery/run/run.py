@@ -151,13 +151,13 @@ class Run:
             for row in windows:
                 row.row = number
             rows += windows
-        rows = readable(tuned.model, rows)
         if cut := sum(row.truncated for row in rows):
             say(f"{cut} of {len(examples)} texts cut to {settings.max_length} tokens")
         if not rows:
             return []
-        found = loss_and_outputs(tuned.model, tuned.task, rows, tuned.tokenizer.pad_token_id or 0, settings)[2]
-        return tuned.task.combine(rows, found, examples)
+        read, pad = readable(tuned.model, rows), tuned.tokenizer.pad_token_id or 0
+        found = loss_and_outputs(tuned.model, tuned.task, read, pad, settings)[2]
+        return tuned.task.combine(read, found, examples)
 
     def predict_texts(self, texts: Sequence[str], sampling: Sampling | None = None) -> list[dict[str, Any]]:
         """As ``predict``, with a record a text."""

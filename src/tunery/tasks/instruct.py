@@ -80,13 +80,22 @@ class Instruct(Task):
         return example.messages
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-        from tunery.data.render import render
+        return self.encode_all([example], tokenizer, max_length)[0]
 
-        ids, labels = render(self.messages(example), tokenizer, self.template(tokenizer), self.config.loss_on)
-        if self.config.loss_on != "all" and all(label == IGNORE for label in labels):
-            raise DataError("the template leaves no answer to learn from", "check task.template", example.where)
-        truncated = len(ids) > max_length
-        return [Encoded(ids=ids[:max_length], labels=labels[:max_length], truncated=truncated)]
+    def encode_all(
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[list[Encoded]]:
+        from tunery.data.render import render_all
+
+        conversations = [self.messages(example) for example in examples]
+        found = render_all(conversations, tokenizer, self.template(tokenizer), self.config.loss_on)
+        result = []
+        for example, (ids, labels) in zip(examples, found, strict=True):
+            if self.config.loss_on != "all" and all(label == IGNORE for label in labels):
+                raise DataError("the template leaves no answer to learn from", "check task.template", example.where)
+            truncated = len(ids) > max_length
+            result.append([Encoded(ids=ids[:max_length], labels=labels[:max_length], truncated=truncated)])
+        return result
 
     def prompt(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
         from tunery.data.render import prompt_ids

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tunery import scoring
 from tunery.config import TrainConfig
 from tunery.data.batch import collate, micro_batches, plan_epoch
+from tunery.data.encoded import lengths
 from tunery.errors import ModelError
 from tunery.models import weights
 from tunery.models.attention import choose_attention
@@ -80,7 +81,7 @@ class Trainer:
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
         self.accelerator, self.pad_id, self.evaluate = accelerator, pad_id, evaluate
-        self.lengths = [row.length for row in rows]
+        self.lengths = lengths(rows)
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
         self.steps_per_epoch = math.ceil(len(rows) / self.rows_per_step)
         epochs = math.ceil(config.epochs * self.steps_per_epoch)
