@@ -12,7 +12,9 @@ from transformers import AutoTokenizer
 import verbs
 from small import labelled, questions, scored, write
 from tunery import config
+from tunery.data import rows
 from tunery.errors import DataError, ModelError
+from tunery.run import check as run_check
 from tunery.run.check import check, quantiles
 from tunery.run.prepare import prepare
 from tunery.tasks.instruct import Instruct
@@ -225,3 +227,21 @@ def test_quantiles() -> None:
 def test_a_model_that_training_would_refuse(tmp_path: Path, tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match="task instruct needs a decoder"):
         looked(tmp_path, tiny_bert, questions(12))
+
+
+def test_tokens_of_very_many_rows_are_an_estimate(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = looked(tmp_path, tiny_bert, labelled(400))
+    monkeypatch.setattr(rows, "ALL", 100)
+    monkeypatch.setattr(rows, "IN_MEMORY", 50)
+    monkeypatch.setattr(run_check, "SAMPLE", 80)
+    found = looked(tmp_path, tiny_bert, labelled(400), "data.near_duplicates=false")
+    assert not exact["estimated"] and found["estimated"]
+    assert 50 < found["details"]["train"]["estimated_from"] < 80
+    assert found["details"]["train"]["rows"] == exact["details"]["train"]["rows"]
+    assert found["details"]["train"]["tokens"] == pytest.approx(exact["details"]["train"]["tokens"], rel=0.1)
+    for key in ("rows_read", "used", "splits", "labels", "dropped"):
+        assert found[key] == exact[key]
+    kinds_of = [[f["kind"] for f in part["findings"] if f["kind"] != "near_duplicate"] for part in (exact, found)]
+    assert kinds_of[0] == kinds_of[1]

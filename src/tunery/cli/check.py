@@ -48,6 +48,9 @@ def _splits(result: Mapping[str, Any]) -> None:
     ]
     columns = ["split", "rows", "min", "median", "p95", "max", "tokens", supervised, "truncated"]
     table(rows, columns + ["windows"] * bool(result["windows"]))
+    for name, part in result["details"].items():
+        if part["estimated_from"]:
+            click.echo(f"{name}: tokens and cuts are estimates from {part['estimated_from']:,} rows")
     if result["dropped"]:
         click.echo("dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
 

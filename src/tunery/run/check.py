@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tunery import registry, scoring
 from tunery.config import Config
 from tunery.data import findings, policies, soft
 from tunery.data.ledger import Ledger
+from tunery.data.rows import Rows
 from tunery.errors import DataError
 from tunery.models.load import Base, open_base
 from tunery.protocols import Example, Method, Task
@@ -28,6 +29,10 @@ from tunery.rundir import writing
 
 REFUSED = 3
 """Exit code where ``train`` would refuse the data."""
+SAMPLE = 20_000
+"""Rows of a split with more than ``rows.ALL`` that are encoded; their tokens are an estimate for all."""
+RENDERED = 2_000
+"""Rows of a split whose questions are rendered alone too, to be compared."""
 _UNCUT = 1 << 30  # tokens: no row is longer
 _DROP_NOTE = "(data.on_bad_row=drop)"
 
@@ -46,13 +51,15 @@ class Inspection:
     """What ``Task.fit`` says against rows that had to be left out."""
 
 
-def inspect(config: Config, splits: Sequence[str] = SPLITS) -> Inspection:
+def inspect(config: Config, splits: Sequence[str] = SPLITS, sample: int | None = None) -> Inspection:
     """Read the data, fit the task, open the tokenizer. Raises TuneryError as ``train`` does.
+
+    ``sample``: how many examples of a split with very many can be read afterwards (``Rows.kept``).
 
     Raises DataError only where no usable rows are left.
     """
     lenient = _lenient(config)
-    dataset = load_dataset(lenient.data, config.task_name, config.train.seed, splits)
+    dataset = load_dataset(lenient.data, config.task_name, config.train.seed, splits, sample)
     if config.data.on_bad_row == "error":
         dataset.notes = [note for note in dataset.notes if not note.endswith(_DROP_NOTE)]
     section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
@@ -75,10 +82,12 @@ def check(config: Config, ledger_file: str | Path | None = None) -> dict[str, An
         config: as for ``train``.
         ledger_file: CSV to write with the bucket of every input row.
     """
-    found = inspect(config)
+    # texts are needed to tell which are nearly the same
+    found = inspect(config, sample=None if config.data.near_duplicates is True else SAMPLE)
     ledger = found.dataset.ledger
+    sampled = {name: len(rows) / len(kept) for name, rows in found.dataset.splits.items() if len(kept := rows.kept())}
     splits = {
-        name: encode_split(name, rows, found.task, found.base.tokenizer, found.config.data, found.length, ledger)
+        name: encode_split(name, rows.kept(), found.task, found.base.tokenizer, found.config.data, found.length, ledger)
         for name, rows in found.dataset.splits.items()
     }
     if ledger_file is not None:
@@ -89,17 +98,18 @@ def check(config: Config, ledger_file: str | Path | None = None) -> dict[str, An
     return {
         **{key: summary[key] for key in ("rows_read", "used", "splits", "dropped")},
         "findings": list(_findings(found, splits)),
-        "supervised_tokens": sum(split.supervised for split in splits.values()),
-        "truncated": sum(split.truncated for split in splits.values()),
-        "windows": sum(split.windows for split in splits.values()),
-        "labels": _label_counts(splits, found.task),
+        "supervised_tokens": sum(round(split.supervised * sampled[name]) for name, split in splits.items()),
+        "truncated": sum(round(split.truncated * sampled[name]) for name, split in splits.items()),
+        "windows": sum(round(split.windows * sampled[name]) for name, split in splits.items()),
+        "estimated": any(factor > 1 for factor in sampled.values()),
+        "labels": _label_counts(found, splits),
         "lengths": quantiles([n for part in lengths.values() for n in part]),
         "max_length": found.length,
         "format": found.dataset.format,
         "columns": found.dataset.columns,
         "task": found.task.name,
         "model": found.base.name,
-        "details": {name: _details(split, lengths[name]) for name, split in splits.items()},
+        "details": {name: _details(split, lengths[name], sampled[name]) for name, split in splits.items()},
         "notes": found.dataset.notes,
         "refused": refused.as_dict() if refused else None,
         "exit_code": REFUSED if refused else 0,
@@ -138,7 +148,10 @@ def _lenient(config: Config) -> Config:
 
 def _fit(task: Task, dataset: Dataset, labels: Sequence[str] | None) -> DataError | None:
     """Fit on the rows that can be fitted; those that cannot go to the ledger. Returns what training would say."""
-    train = dataset.splits["train"]
+    train: Sequence[Example] = dataset.splits["train"]
+    if len(kept_rows := dataset.splits["train"].kept()) < len(train):
+        # of very many rows a sample, and one of every label
+        train = [*dataset.splits["train"].store.first_of_label, *kept_rows]
     try:
         task.fit(train, labels)
     except DataError as error:
@@ -149,6 +162,8 @@ def _fit(task: Task, dataset: Dataset, labels: Sequence[str] | None) -> DataErro
         for example, problem in problems:
             if problem is not None:
                 dataset.ledger.move(example.where, "dropped:bad", problem, split="train")
+        if not isinstance(train, Rows):
+            raise
         dataset.splits["train"] = train.take([i for i, (_, problem) in enumerate(problems) if problem is None])
         task.fit(kept, labels)
         return error
@@ -189,9 +204,8 @@ def _findings(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[s
     yield from _cut(found, splits)
     if found.task.output == "text":
         yield from _template(found, splits)
-    examples = {name: split.examples for name, split in splits.items()}
     classes = "numbers" not in found.task.kinds
-    for finding in [*found.dataset.findings, *findings.labels(examples, classes)]:
+    for finding in [*found.dataset.findings, *findings.labels(_all_rows(found, splits), classes)]:
         if classes or finding.kind not in ("label_variant", "conflict"):
             yield finding.as_dict()
 
@@ -213,7 +227,7 @@ def _template(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[s
     stops = set(found.task.stop_ids(found.base.tokenizer))
     faults: dict[str, list[Example]] = {"prompt_mismatch": [], "no_end": []}
     for split in splits.values():
-        for row in split.rows:
+        for row in islice(split.rows, RENDERED):
             example = split.examples[row.row]
             if not example.messages or example.messages[-1].role != "assistant":
                 continue
@@ -254,22 +268,30 @@ def _lengths(split: Split, found: Inspection) -> list[int]:
     return lengths
 
 
-def _details(split: Split, lengths: Sequence[int]) -> dict[str, Any]:
+def _details(split: Split, lengths: Sequence[int], factor: float) -> dict[str, Any]:
+    """``factor``: all rows over those that were encoded; above 1 the numbers of tokens and cuts are estimates."""
     return {
-        "rows": len(split.examples),
-        "tokens": sum(len(row.ids) for row in split.rows),
-        "supervised_tokens": split.supervised,
-        "truncated": split.truncated,
-        "windows": split.windows,
+        "rows": round(len(split.examples) * factor),
+        "tokens": round(sum(len(row.ids) for row in split.rows) * factor),
+        "supervised_tokens": round(split.supervised * factor),
+        "truncated": round(split.truncated * factor),
+        "windows": round(split.windows * factor),
         "lengths": quantiles(lengths),
+        "estimated_from": len(split.examples) if factor > 1 else None,
     }
 
 
-def _label_counts(splits: Mapping[str, Split], task: Task) -> dict[str, dict[str, int]]:
+def _all_rows(found: Inspection, splits: Mapping[str, Split]) -> dict[str, Rows]:
+    """The rows that would be used; of a split that was sampled those that were read, whose labels are known, too."""
+    given = found.dataset.splits
+    return {name: rows if len(rows.kept()) < len(rows) else splits[name].examples for name, rows in given.items()}
+
+
+def _label_counts(found: Inspection, splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
     """{split: {label: rows}}, the most frequent first; empty for tasks without classes."""
-    if "numbers" in task.kinds:
+    if "numbers" in found.task.kinds:
         return {}
-    counts = {name: findings.count_labels(split.examples) for name, split in splits.items()}
+    counts = {name: findings.count_labels(rows) for name, rows in _all_rows(found, splits).items()}
     for name, split in splits.items():
         if split.examples.store.tagged:
             counts[name].update(tag for example in split.examples for tag in example.tags)
