@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from tunery import config, errors, registry
+from tunery import config, config_steps, errors, registry
 from tunery.cli._app import tunery
 from tunery.data import templates
 from tunery.models import packs
@@ -32,6 +32,7 @@ ZH = {"name": "名称", "formats": "数据格式", "needs": "必需列", "may ha
 ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning": "含义", "verb": "命令", "does": "作用"}
 ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量"}
 ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
+ZH |= {"keys": "参数"}
 ZH |= {
     "lower": "越低越好",
     "classes": "分类",
@@ -152,6 +153,18 @@ def verbs() -> tuple[list[str], Rows]:
     return ["verb", "does"], [[f"`{n}`", inspect.cleandoc(c.help or "").split("\n\n")[0]] for n, c in found]
 
 
+def cleaners() -> tuple[list[str], Rows]:
+    return ["name", "keys", "summary"], [[f"`{c.name}`", step_keys(c), c.summary] for c in _each("cleaner")]
+
+
+def augmenters() -> tuple[list[str], Rows]:
+    return ["name", "keys", "summary"], [[f"`{a.name}`", step_keys(a), a.summary] for a in _each("augmenter")]
+
+
+def step_keys(step: Any) -> str:
+    return code([key for key in step.Config.model_fields if key != "name"])
+
+
 def template_names() -> tuple[list[str], Rows]:
     def rendered(text: str) -> str:
         import jinja2
@@ -184,6 +197,8 @@ TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "tasks": tasks,
     "formats": formats,
     "metrics": metrics,
+    "cleaners": cleaners,
+    "augmenters": augmenters,
     "packs": pack_list,
     "exit-codes": exit_codes,
     "verbs": verbs,
@@ -211,6 +226,12 @@ def cli_page() -> str:
         parts.append(f"### {kind}\n\n{head}\n" + table(*(tasks() if kind == "task" else methods())))
         for name in registry.names(kind):
             parts.append(f"#### {kind}={name}\n\n{keys(kind, registry.config_class(kind, name))}")
+    for kind, key in config_steps.KEYS.items():
+        parts.append(f"### Steps of {key}\n\n" + table(*(cleaners() if kind == "cleaner" else augmenters())))
+        for name in registry.names(kind):
+            model = registry.config_class(kind, name)
+            if len(model.model_fields) > 1:
+                parts.append(f"#### {key}: {name}\n\n{keys(name, model)}")
     parts += [f"## Formats\n\n{table(*formats())}", f"## Metrics\n\n{table(*metrics())}"]
     parts.append(f"## Chat templates\n\n`task.template` of task `instruct`.\n\n{table(*template_names())}")
     parts.append(f"## Model packs\n\n{table(*pack_list())}")
@@ -238,16 +259,19 @@ def keys(section: str, model: type[Strict]) -> str:
     fields = model.model_json_schema()["properties"]
     rows = []
     for key, field in model.model_fields.items():
-        if section in ("task", "method") and key == "name":
+        if key == "name" and section not in ("model", "run"):
             continue
-        default = json.dumps(field.get_default(call_default_factory=True), ensure_ascii=False)
+        default = field.get_default(call_default_factory=True)
+        shown = "–" if field.is_required() else f"`{json.dumps(default, ensure_ascii=False)}`"
         text = (field.description or "").replace("*", "\\*")
-        rows.append([f"`{section}.{key}`", f"`{default}`", values(fields[key]), text])
+        rows.append([f"`{section}.{key}`", shown, values(fields[key]), text])
     return table(["key", "default", "values", "help"], rows) if rows else "No keys of its own.\n"
 
 
 def values(schema: dict[str, Any]) -> str:
     """What a key may be, from its JSON schema, in words."""
+    if "$ref" in schema:
+        return "steps"
     if "anyOf" in schema:
         return " or ".join(values(option) for option in schema["anyOf"])
     if "enum" in schema or "const" in schema:

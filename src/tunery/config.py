@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from tunery import config_errors, config_yaml, registry
+from tunery import config_errors, config_steps, config_yaml, registry
 from tunery.config_errors import PLUGINS, Problem
 from tunery.errors import ConfigError
 from tunery.protocols import Strict
@@ -54,6 +54,10 @@ class DataConfig(Section):
     folds: int | None = Field(None, ge=2, description="cross-validation: so many runs, each tested on another part")
     fold: int | None = Field(None, ge=1, description="one run of a cross-validation alone, from 1")
     max_length: int | None = Field(None, ge=2, description="tokens per example; default by task and model")
+    clean: list[SerializeAsAny[Strict]] = Field([], description="cleaning steps in order: names, or {name: NAME, …}")
+    augment: list[SerializeAsAny[Strict]] = Field(
+        [], description="steps that make changed copies of training rows: names, or {name: NAME, copies: 1, …}"
+    )
     on_bad_row: Literal["error", "drop"] = Field("error", description="a row that cannot be used")
     on_duplicate: Literal["warn", "drop", "error"] = Field("warn", description="a training row that is there twice")
     on_conflict: Literal["warn", "drop", "error"] = Field(
@@ -75,6 +79,12 @@ class DataConfig(Section):
     def _label_names(cls, value: Any) -> Any:
         """``true`` is the label "true", as it is in a data file."""
         return [str(v).lower() if isinstance(v, bool) else v for v in value] if isinstance(value, list) else value
+
+    @field_validator("clean", "augment", mode="before")
+    @classmethod
+    def _steps(cls, value: Any, info: ValidationInfo) -> list[Strict]:
+        """Raises ConfigError that names all problems of the steps."""
+        return config_steps.parse("cleaner" if info.field_name == "clean" else "augmenter", value)
 
 
 class TrainConfig(Section):
@@ -189,10 +199,14 @@ def build(values: Mapping[str, Any]) -> Config:
     sections: dict[str, Strict] = {}
     for name, model in models.items():
         problems += config_errors.booleans(name, given[name], model)
+        if name == "data":
+            given[name] |= _steps(given[name], problems)
         try:
             sections[name] = model.model_validate(given[name])
         except ValidationError as error:
             problems += config_errors.explain(error, name, given[name], models)
+        except ConfigError as error:  # of a validator that has words of its own
+            problems.append(Problem(error.where, error.problem, error.hint))
     if problems:
         raise config_errors.together(problems)
     return Config.model_validate(sections)
@@ -240,6 +254,12 @@ def _mapping(name: str, section: Any, problems: list[Problem]) -> dict[str, Any]
         hint = f"write {name}: {{name: NAME}}" if name in NAMED else f"known: {keys}"
         problems.append(Problem(name, text, hint))
     return {}
+
+
+def _steps(data: Mapping[str, Any], problems: list[Problem]) -> dict[str, list[Strict]]:
+    """Of both lists, so that their problems come together."""
+    kinds: dict[str, config_steps.Kind] = {"clean": "cleaner", "augment": "augmenter"}
+    return {key: config_steps.collect(kind, data[key], problems) for key, kind in kinds.items() if key in data}
 
 
 def _plugin(kind: Literal["task", "method"], section: dict[str, Any], problems: list[Problem]) -> type[Strict] | None:

@@ -83,6 +83,8 @@ def _problem(key: str, items: list[Any], section: str, values: Mapping[str, Any]
     item = items[0]
     if item["type"] == "extra_forbidden":
         return unknown(section, key, values, models)
+    if item["type"] == "missing":
+        return Problem(where, "is missing", models[section].model_fields[key].description or "")
     bound = next((i for i in items if i["type"] in _BOUNDS), None)
     if bound is not None:
         return Problem(where, f"{bound['msg'].replace('Input should', 'must')}, not {shown(bound['input'])}")

@@ -1,4 +1,4 @@
-"""The seams: what a format, a task, a method and a metric must offer, and the records that pass between them.
+"""The seams: what a format, a task, a method, a metric and a step must offer, and the records that pass between them.
 
 Data flows one way::
 
@@ -12,12 +12,13 @@ methods or checking a configuration costs nothing.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tunery.errors import ConfigError
 
@@ -93,6 +94,8 @@ class Example:
     """One tag a word (BIO); empty in rows to predict."""
     group: str | None = None
     """Value of the column ``data.group`` or ``data.time``, where one is named."""
+    copy: str = ""
+    """The augmentation step that made this example out of the row at that place; empty for the row itself."""
 
     @property
     def where(self) -> str:
@@ -259,6 +262,50 @@ class Format(Plugin):
 
     def example(self, row: Row, need_target: bool = True) -> Example:
         """Raises DataError naming ``row.where`` if the row is unusable."""
+        raise NotImplementedError
+
+
+class Cleaner(Plugin):
+    """A step of ``data.clean``: changes texts, always in the same way, or tells which rows are left out."""
+
+    class Config(Strict):
+        name: str = ""
+
+    changes: ClassVar[bool] = True
+    """False for a step that only leaves rows out."""
+    answers: ClassVar[bool] = False
+    """Whether it leaves the meaning and the wording alone, so that answers may be cleaned like questions."""
+    note: ClassVar[str] = ""
+    """What to tell whoever uses it."""
+
+    def __init__(self, config: Any) -> None:
+        """Raises ConfigError: a package or a file that it needs is missing."""
+        self.config = config
+
+    def clean(self, text: str) -> str:
+        return text
+
+    def drops(self, text: str) -> str | None:
+        """Why a row with this input is left out, or None. Rows to predict never are."""
+        return None
+
+
+class Augmenter(Plugin):
+    """A step of ``data.augment``: makes changed copies of training rows that keep their label or answer."""
+
+    class Config(Strict):
+        name: str = ""
+        copies: int = Field(1, ge=1, le=100, description="copies of each training row")
+
+    files: tuple[str, ...] = ()
+    """Files that it reads."""
+
+    def __init__(self, config: Any) -> None:
+        """Raises ConfigError or DataError: a file or a corpus that it needs is missing or wrong."""
+        self.config = config
+
+    def augment(self, text: str, pick: random.Random) -> str | None:
+        """A changed text, by chance that comes from ``pick`` alone; None where there is nothing to change."""
         raise NotImplementedError
 
 

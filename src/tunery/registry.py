@@ -1,4 +1,4 @@
-"""Finds formats, tasks, methods and metrics by the names of their files.
+"""Finds formats, tasks, methods, metrics and steps of cleaning and augmentation by the names of their files.
 
 Adding one is adding a file to the folder: the registry, the command line, the documentation tables and the
 common test-suite all list what is found here.
@@ -12,11 +12,18 @@ from functools import cache
 from typing import Any, Literal
 
 from tunery.errors import ConfigError, near
-from tunery.protocols import Format, Method, Metric, Plugin, Strict, Task
+from tunery.protocols import Augmenter, Cleaner, Format, Method, Metric, Plugin, Strict, Task
 
-Kind = Literal["format", "task", "method", "metric"]
+Kind = Literal["format", "task", "method", "metric", "cleaner", "augmenter"]
 __all__ = ["Kind", "config_class", "get", "names", "near"]
-_BASES: dict[str, type[Plugin]] = {"format": Format, "task": Task, "method": Method, "metric": Metric}
+_BASES: dict[str, type[Plugin]] = {
+    "format": Format,
+    "task": Task,
+    "method": Method,
+    "metric": Metric,
+    "cleaner": Cleaner,
+    "augmenter": Augmenter,
+}
 
 
 @cache
@@ -45,5 +52,5 @@ def get(kind: Kind, name: str) -> Any:
 
 
 def config_class(kind: Kind, name: str) -> type[Strict]:
-    """The configuration class of a task or method; loads no torch."""
+    """The configuration class of a task, a method or a step; loads no torch."""
     return get(kind, name).Config  # type: ignore[no-any-return]

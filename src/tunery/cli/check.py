@@ -51,6 +51,10 @@ def _splits(result: Mapping[str, Any]) -> None:
     for name, part in result["details"].items():
         if part["estimated_from"]:
             click.echo(f"{name}: tokens and cuts are estimates from {part['estimated_from']:,} rows")
+    if result["cleaned"]:
+        click.echo(f"cleaned: {result['cleaned']:,} rows changed (tunery show --before-after)")
+    if result["augmented"]:
+        click.echo(f"augmented: {result['augmented']:,} copies of training rows, in the tokens but not among the rows")
     if result["dropped"]:
         click.echo("dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in result["dropped"].items()))
 

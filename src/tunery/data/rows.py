@@ -177,9 +177,9 @@ def _plain(example: Example) -> dict[str, Any]:
     fields: dict[str, Any] = {"text": example.text} if example.text else {}
     if example.messages:
         fields["messages"] = [(m.role, m.content) for m in example.messages]
-    for key in ("text_pair", "references", "contains", "starts", "words", "tags"):
+    for key in ("text_pair", "references", "contains", "starts", "words", "tags", "copy"):
         value = getattr(example, key)
-        if value not in (None, ()):
+        if value not in (None, (), ""):
             fields[key] = value
     return fields
 

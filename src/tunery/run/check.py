@@ -102,6 +102,8 @@ def check(config: Config, ledger_file: str | Path | None = None) -> dict[str, An
         "truncated": sum(round(split.truncated * sampled[name]) for name, split in splits.items()),
         "windows": sum(round(split.windows * sampled[name]) for name, split in splits.items()),
         "estimated": any(factor > 1 for factor in sampled.values()),
+        "cleaned": summary.get("cleaned", 0),
+        "augmented": summary.get("augmented", 0),
         "labels": _label_counts(found, splits),
         "lengths": quantiles([n for part in lengths.values() for n in part]),
         "max_length": found.length,
@@ -215,7 +217,7 @@ def _cut(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, A
     for name, split in splits.items():
         first = next((split.examples[row.row] for row in split.rows if row.truncated), None)
         if first is not None:
-            message = f"{split.truncated} of {len(split.examples)} {name} rows are cut to {found.length} tokens"
+            message = f"{split.truncated} of {len(split.sources)} {name} rows are cut to {found.length} tokens"
             yield _about(first, "truncated", message)
 
 
@@ -271,20 +273,21 @@ def _lengths(split: Split, found: Inspection) -> list[int]:
 def _details(split: Split, lengths: Sequence[int], factor: float) -> dict[str, Any]:
     """``factor``: all rows over those that were encoded; above 1 the numbers of tokens and cuts are estimates."""
     return {
-        "rows": round(len(split.examples) * factor),
+        "rows": round(len(split.sources) * factor),
+        "augmented": split.copies,
         "tokens": round(sum(len(row.ids) for row in split.rows) * factor),
         "supervised_tokens": round(split.supervised * factor),
         "truncated": round(split.truncated * factor),
         "windows": round(split.windows * factor),
         "lengths": quantiles(lengths),
-        "estimated_from": len(split.examples) if factor > 1 else None,
+        "estimated_from": len(split.sources) if factor > 1 else None,
     }
 
 
 def _all_rows(found: Inspection, splits: Mapping[str, Split]) -> dict[str, Rows]:
     """The rows that would be used; of a split that was sampled those that were read, whose labels are known, too."""
     given = found.dataset.splits
-    return {name: rows if len(rows.kept()) < len(rows) else splits[name].examples for name, rows in given.items()}
+    return {name: rows if len(rows.kept()) < len(rows) else splits[name].sources for name, rows in given.items()}
 
 
 def _label_counts(found: Inspection, splits: Mapping[str, Split]) -> dict[str, dict[str, int]]:
@@ -294,5 +297,5 @@ def _label_counts(found: Inspection, splits: Mapping[str, Split]) -> dict[str, d
     counts = {name: findings.count_labels(rows) for name, rows in _all_rows(found, splits).items()}
     for name, split in splits.items():
         if split.examples.store.tagged:
-            counts[name].update(tag for example in split.examples for tag in example.tags)
+            counts[name].update(tag for example in split.sources for tag in example.tags)
     return {name: dict(counter.most_common()) for name, counter in counts.items() if counter}

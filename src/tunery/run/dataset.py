@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -18,6 +19,8 @@ from tunery.data.read import BadRow, FileNames, Record, paths, read
 from tunery.data.rows import Rows, Store
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import Format, Row
+from tunery.run.augmentation import Augmentation
+from tunery.run.cleaning import Cleaned, Cleaning
 from tunery.run.dividing import check_keys, divide
 from tunery.rundir import sha256
 
@@ -51,6 +54,7 @@ class _Part:
     examples: Store
     bad: list[BadRow]
     columns: Columns
+    cleaned: Cleaned = field(default_factory=Cleaned)
 
 
 def load_dataset(
@@ -76,21 +80,26 @@ def load_dataset(
     check_keys(data)
     files = _files(data, splits)
     formats = _formats_of(task_name, data.format)
+    cleaning, augmentation = Cleaning(data.clean), Augmentation(data.augment)
+    if augmentation.steps:
+        sample = None  # every training row is read again
     streams = {split: read(names) for split, names in files.items()}  # missing files are found before any is read
-    ledger, notes = Ledger(), []
+    ledger, notes = Ledger(), cleaning.notes
     parts: dict[str, _Part] = {}
     columns = Columns(data.format or "")
     for split, stream in streams.items():
-        part = _load(stream, data, columns.format or None, formats, True, sample)
+        part = _load(stream, data, columns.format or None, formats, True, sample, cleaning)
         if not parts:
             columns = part.columns
         notes += [note if split == "train" else f"{split}: {note}" for note in part.columns.notes]
         _enter(ledger, part, split)
+        notes += _told(part.cleaned, split)
         parts[split] = part
     bad = [row for part in parts.values() for row in part.bad]
     refuse_bad(bad, ledger.rows, data.on_bad_row)
     for split, part in parts.items():
         if not len(part.examples):
+            part.cleaned.refuse(split)
             raise _nothing_left(part.bad, files[split][0])
     task = task_name or _natural_task(columns.format)
     result = policies.apply({split: Rows(part.examples) for split, part in parts.items()}, data, ledger)
@@ -100,20 +109,26 @@ def load_dataset(
     if bad:
         rows = "1 bad row" if len(bad) == 1 else f"{len(bad)} bad rows"
         notes.append(f"{rows} dropped (data.on_bad_row=drop)")
-    hashes = {name: sha256(Path(name)) for names in files.values() for name in names}
+    if augmentation.steps and "train" in result.splits:
+        notes.append(augmentation.add(result.splits, seed))
+    names = [*(name for names in files.values() for name in names), *augmentation.files]
+    hashes = {name: sha256(Path(name)) for name in names}
     mapping = dict(data.columns) | {known: column for column, known in columns.rename.items()}
     return Dataset(result.splits, columns.format, task, ledger, notes, hashes, mapping, result.findings)
 
 
 def load_examples(
-    files: FileNames, data: DataConfig, need_target: bool
+    files: FileNames, data: DataConfig, need_target: bool, cleaned: Cleaned | None = None
 ) -> tuple[Rows, list[BadRow], str, list[str]]:
-    """Examples of files that belong to no run yet (``eval --data``, ``predict --input``), in file order.
+    """Examples of files that belong to no run yet (``eval --data``, ``predict --input``), in file order, cleaned as
+    ``data.clean`` says. Only rows with targets may be left out by that; ``cleaned`` gets to know them.
 
     → examples, bad rows (see ``refuse_bad``), format, notes. ``data.format`` and ``data.columns`` say how
     to read them. Raises DataError: a file cannot be read, or its columns do not fit.
     """
-    part = _load(read(files), data, data.format, None, need_target)
+    part = _load(read(files), data, data.format, None, need_target, cleaning=Cleaning(data.clean))
+    if cleaned is not None:
+        cleaned.dropped, cleaned.changed = part.cleaned.dropped, part.cleaned.changed
     return Rows(part.examples), part.bad, part.columns.format, part.columns.notes
 
 
@@ -176,6 +191,7 @@ def _load(
     formats: Sequence[str] | None,
     need_target: bool,
     sample: int | None = None,
+    cleaning: Cleaning | None = None,
 ) -> _Part:
     """Rows become examples one by one: raw rows are not kept beside them."""
     head, columns_seen, first = _head(stream)
@@ -197,7 +213,11 @@ def _load(
             continue
         try:
             example = reader.example(_renamed(record, columns.rename), need_target)
-            part.examples.append(replace(example, group=_group(record, column)) if column else example)
+            if column:
+                example = replace(example, group=_group(record, column))
+            cleaned = cleaning.row(example, part.cleaned, leave_out=need_target) if cleaning else example
+            if cleaned is not None:
+                part.examples.append(cleaned)
         except DataError as error:
             part.bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
     return part
@@ -252,6 +272,18 @@ def _enter(ledger: Ledger, part: _Part, split: str) -> None:
         ledger.enter(*rows.place(number), f"used:{split}", "", split)
     for row in part.bad:
         ledger.add(row.where, "dropped:bad", row.problem, split)
+    part.cleaned.mark(ledger, split)
+
+
+def _told(cleaned: Cleaned, split: str) -> Iterator[str]:
+    if cleaned.changed:
+        yield f"{split}: cleaning changed {_rows(len(cleaned.changed))} (tunery show --before-after)"
+    for step, count in Counter(step for _, step, _ in cleaned.dropped).items():
+        yield f"{split}: {_rows(count)} left out by step {step}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _nothing_left(bad: Iterable[BadRow], where: str) -> DataError:

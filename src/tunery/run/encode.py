@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from tunery.run.encode_cache import Part, encode_all
 
 _SEQUENCES = ("references", "starts", "words", "tags")
 _DROP = "correct the row, or drop it with data.on_bad_row=drop"
+_STRICT = ("error", "drop")
 LIMIT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 
 
@@ -29,6 +31,13 @@ class Split:
     truncated: int = 0
     windows: int = 0
     """Rows beyond one an example, from cutting long texts into windows."""
+    copies: int = 0
+    """Examples that are augmented copies; they are no input rows, and the numbers above do not count them."""
+
+    @property
+    def sources(self) -> Rows:
+        """Examples that are rows of a file; the copies come after them."""
+        return self.examples[: len(self.examples) - self.copies]
 
     @property
     def supervised(self) -> int:
@@ -80,7 +89,10 @@ def encode_split(
     part = encode_all(encode, len(given), _key(key, name, task, tokenizer, data, length))
     if part.error is not None:
         raise part.error
-    split = Split(given.take(part.kept), part.rows)
+    copies = _settle_copies(part, given)
+    for where, number in Counter(map(given.where, copies)).items():
+        ledger.mark(where, "augmented", number, split=name)
+    split = Split(given.take(part.kept), part.rows, copies=len(copies))
     dropped = []
     for place, event, words, count in part.events:
         where = given.where(place)
@@ -88,12 +100,30 @@ def encode_split(
             ledger.move(where, event, words, split=name)
             if event == "dropped:too_long":
                 dropped.append(where)
-        else:
+        elif event != "copy":
             ledger.mark(where, event, count, split=name)
             split.truncated += event == "truncated"
             split.windows += (count - 1) * (event == "windows")
     _check_usable(name, split, dropped, length, data)
     return split
+
+
+def _settle_copies(part: Part, given: Rows) -> set[int]:
+    """Places of the augmented copies that are used; those go whose row was dropped."""
+    copies = {place for place, event, *_ in part.events if event == "copy"}
+    if not copies:
+        return copies
+    used = {given.place(place) for place in part.kept if place not in copies}
+    orphans = {place for place in copies if given.place(place) not in used}
+    if orphans:
+        numbers = {number: place for number, place in enumerate(part.kept) if place not in orphans}
+        rows = [row for row in part.rows if row.row in numbers]
+        part.kept = list(numbers.values())
+        places = {number: new for new, number in enumerate(numbers)}
+        for row in rows:
+            row.row = places[row.row]
+        part.rows = rows
+    return copies - orphans
 
 
 def _key(key: str | None, name: str, task: Task, tokenizer: Any, data: DataConfig, length: int) -> str | None:
@@ -116,16 +146,24 @@ def _encode_part(begin: int, given: Rows, task: Task, tokenizer: Any, data: Data
     found = iter(soft.encode_all(task, good, tokenizer, length))
     for place, (example, problem) in enumerate(zip(examples, problems, strict=True), begin):
         made = DataError(problem, _DROP, example.where) if problem else next(found)
+        if example.copy:
+            # the policies are about rows of the file: a copy that does not fit is left out, and not counted
+            if isinstance(made, DataError) or _is_useless(made) or (_is_long(made) and data.on_long in _STRICT):
+                continue
+            part.events.append((place, "copy", "", 1))
+            made = made[:1] if data.on_long == "truncate" else made
+            _keep(part, rows, place, made)
+            continue
         if isinstance(made, DataError):
             if data.on_bad_row == "error":
                 return Part(error=made)
             part.events.append((place, "dropped:bad", made.problem, 0))
             continue
-        long = len(made) > 1 or made[0].truncated
+        long = _is_long(made)
         if long and data.on_long == "error":
             hint = "raise data.max_length or set data.on_long=truncate"
             return Part(error=DataError(f"longer than {length} tokens", hint, example.where))
-        useless = made[0].labels is not None and not any(row.supervised for row in made)
+        useless = _is_useless(made)
         if useless or (long and data.on_long == "drop"):
             reason = "no supervised token is left" if useless else f"longer than {length} tokens"
             part.events.append((place, "dropped:too_long", reason, 0))
@@ -136,12 +174,24 @@ def _encode_part(begin: int, given: Rows, task: Task, tokenizer: Any, data: Data
             part.events.append((place, "truncated", "", 1))
         if len(made) > 1:
             part.events.append((place, "windows", "", len(made)))
-        for row in made:
-            row.row = len(part.kept)
-        part.kept.append(place)
-        rows += made
+        _keep(part, rows, place, made)
     part.rows = rows
     return part
+
+
+def _is_long(rows: Sequence[Encoded]) -> bool:
+    return len(rows) > 1 or rows[0].truncated
+
+
+def _is_useless(rows: Sequence[Encoded]) -> bool:
+    return rows[0].labels is not None and not any(row.supervised for row in rows)
+
+
+def _keep(part: Part, rows: list[Encoded], place: int, made: Sequence[Encoded]) -> None:
+    for row in made:
+        row.row = len(part.kept)
+    part.kept.append(place)
+    rows += made
 
 
 def _check_usable(name: str, split: Split, dropped: list[str], length: int, data: DataConfig) -> None:
@@ -153,7 +203,7 @@ def _check_usable(name: str, split: Split, dropped: list[str], length: int, data
                 dropped[0],
             )
         raise DataError(f"no usable {name} row", "tunery check says why each was dropped")
-    if split.truncated == len(split.examples) and data.on_long == "auto":
+    if split.truncated == len(split.sources) and data.on_long == "auto":
         raise DataError(
             f"all {split.truncated} {name} rows are longer than data.max_length={length} tokens",
             "raise data.max_length, or set data.on_long=truncate if you mean it",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ AT_A_TIME = 500  # examples that go through the tokenizer together
 ON_DISK = 2_000  # examples from which rows are kept as arrays in the cache
 SEVERAL = 5_000  # examples from which several processes are worth their start
 MOST_BYTES = 5_000_000_000  # of the cache of encoded rows
-_CODE = ("data", "formats", "tasks", "run", "protocols.py")
+_CODE = ("data", "formats", "cleaners", "augmenters", "tasks", "run", "protocols.py")
 """Where the code is that decides what a row becomes."""
+_PACKAGES = ("transformers", "tokenizers", "ftfy", "jieba", "nltk", "opencc")
+"""And the packages; some of them may not be there."""
 
 
 @dataclass(slots=True)
@@ -107,13 +110,13 @@ def _root() -> Path:
 @cache
 def _code() -> str:
     """A hash of the code that encodes: another version of it never reads what this one wrote."""
-    import tokenizers
-    import transformers
-
-    digest = hashlib.sha256(f"{transformers.__version__} {tokenizers.__version__}".encode())
-    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            digest.update(f"{package} {version(package)} ".encode())
+    folder = Path(__file__).resolve().parent.parent
     for name in _CODE:
-        path = package / name
+        path = folder / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -51,7 +51,8 @@ def record(run: RunDir, prepared: Prepared) -> None:
         seed=config.train.seed,
         base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
         data={str(Path(file).absolute()): digest for file, digest in prepared.dataset.hashes.items()},
-        rows={name: len(split.examples) for name, split in prepared.splits.items()},
+        rows={name: len(split.sources) for name, split in prepared.splits.items()},
+        augmented=prepared.splits["train"].copies,
         probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
     )
 
@@ -67,6 +68,8 @@ def _absolute(config: Config) -> Config:
         return found[0] if isinstance(files, str) else found
 
     data = config.data.model_copy(update={k: fix(getattr(config.data, k)) for k in ("train", "validation", "test")})
+    steps = [s.model_copy(update={"file": fix(s.file)}) if hasattr(s, "file") else s for s in data.augment]
+    data = data.model_copy(update={"augment": steps})
     name = config.model.name
     model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})

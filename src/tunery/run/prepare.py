@@ -59,7 +59,7 @@ def prepare(config: Config) -> Prepared:
     }
     for name, split in splits.items():
         if split.truncated:
-            say(f"{name}: {split.truncated} of {len(split.examples)} rows cut to {length} tokens (data.on_long)")
+            say(f"{name}: {split.truncated} of {len(split.sources)} rows cut to {length} tokens (data.on_long)")
     lr = config.train.lr or method.default_lr(base.parameters(), base.family)
     config = config.model_copy(
         update={

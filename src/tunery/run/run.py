@@ -21,6 +21,7 @@ from tunery.protocols import Encoded, Example, Message, Prediction
 from tunery.run import build
 from tunery.run import folds as validation
 from tunery.run import train as training
+from tunery.run.cleaning import Cleaned, Cleaning
 from tunery.run.dataset import load_examples, refuse_bad
 from tunery.run.encode import encode_split
 from tunery.run.folds import CrossValidation
@@ -60,6 +61,11 @@ class Run:
     @cached_property
     def config(self) -> configuration.Config:
         return self.dir.config()
+
+    @cached_property
+    def cleaning(self) -> Cleaning:
+        """What new inputs go through: the steps that the training rows went through."""
+        return Cleaning(self.config.data.clean)
 
     @cached_property
     def tuned(self) -> build.Tuned:
@@ -188,6 +194,7 @@ class Run:
         if tuned.task.output != "text":
             raise ConfigError(f"a run of task {tuned.task.name} does not generate text", "use predict")
         turns = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+        turns = tuple(self.cleaning.message(turn) for turn in turns)
         example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
         prompt = prompt_of(tuned.model, tuned.task, tuned.tokenizer, example, settings)
         ids: list[int] = []
@@ -217,20 +224,22 @@ class Run:
 
     def _read(self, files: Sequence[str], need_target: bool) -> tuple[Rows, Ledger]:
         data = self.config.data
-        examples, bad, _, notes = load_examples(list(files), data, need_target)
-        refuse_bad(bad, len(examples) + len(bad), data.on_bad_row)
+        cleaned = Cleaned()
+        examples, bad, _, notes = load_examples(list(files), data, need_target, cleaned)
+        refuse_bad(bad, len(examples) + len(bad) + len(cleaned.dropped), data.on_bad_row)
         ledger = Ledger()
         for example in examples:
             ledger.add(example.where, f"used:{EVALUATION}")
         for row in bad:
             ledger.add(row.where, "dropped:bad", row.problem)
+        cleaned.mark(ledger, EVALUATION)
         for note in notes:
             say(note)
         return examples, ledger
 
     def _example(self, item: Any, index: int) -> Example:
         if isinstance(item, str):
-            return Example("<input>", index + 1, messages=(Message("user", item),), text=item)
+            return self.cleaning.one(Example("<input>", index + 1, messages=(Message("user", item),), text=item))
         from tunery import registry
         from tunery.protocols import Row
 
@@ -239,7 +248,7 @@ class Run:
         form = registry.get("format", self.config.data.format or "")()
         columns = {theirs: ours for ours, theirs in self.config.data.columns.items()}
         values = {columns.get(str(k), str(k)): v for k, v in item.items()}
-        return form.example(Row(values, "<input>", index + 1), need_target=False)  # type: ignore[no-any-return]
+        return self.cleaning.one(form.example(Row(values, "<input>", index + 1), need_target=False))
 
 
 def load(path: str | Path) -> Run:
