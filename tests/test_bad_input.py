@@ -70,7 +70,11 @@ GOOD = labelled(20)
 CASES: dict[str, Bad] = {
     "missing file": Bad(DATA, "no such file", {"data.train": "nothing.jsonl"}, where="nothing.jsonl"),
     "missing validation file": Bad(DATA, "no such file", {"data.validation": "none.jsonl"}, where="none.jsonl"),
-    "a folder": Bad(DATA, "a folder", {"data.train": "."}, where="."),
+    "a folder of nothing": Bad(
+        DATA, "a folder without data files", {"data.train": "empty"}, {"empty/readme.md": b"x"}, "empty"
+    ),
+    "a URL": Bad(DATA, "does not fetch", {"data.train": "https://example.org/a.csv"}, where="https://example.org/a.csv"),
+    "unknown encoding": Bad(CONFIG, "unknown encoding", {"data.encoding": "utf-9"}, where="data.encoding"),
     "empty file": Bad(DATA, "is empty", {"data.train": "bad.jsonl"}, {"bad.jsonl": b""}, "bad.jsonl"),
     "line is not JSON": Bad(
         DATA, "not JSON", {"data.train": "bad.jsonl"}, {"bad.jsonl": [*GOOD[:2], '{"text": "x", "label"', *GOOD]},

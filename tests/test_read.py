@@ -169,7 +169,7 @@ def test_csv_bad_rows(tmp_path: Path) -> None:
     [
         ('text,label\na,x\n"b,y\nc,z\n', 3, "never closed"),
         ("text,text\na,x\n", 1, "two columns are called 'text'"),
-        ("文本,标签\n你好,x\n".encode("gbk"), 1, "not UTF-8"),
+        (b"te\xffxt,label\na,x\n", 1, "not UTF-8"),
         ('"text,label\na,x\n', 1, "header"),
     ],
 )
@@ -194,9 +194,13 @@ def test_plain_text_is_one_row_a_line(tmp_path: Path) -> None:
         ("a.csv", "text,label\n", "no rows"),
         ("a.json", "[]", "no rows"),
         ("a.json", "[ \n ]\n", "no rows"),
-        ("a.csv", "text\n你好\n".encode("utf-16"), "UTF-16"),
-        ("a.xlsx", b"PK\x03\x04\x14", "not a text file"),
-        ("a.jsonl.gz", b"\x1f\x8b\x08", "not a text file"),
+        ("a.xlsx", b"PK\x03\x04\x14", "not a readable Excel workbook"),
+        ("a.xlsx", b"text,label", "not a .xlsx file"),
+        ("a.csv", b"PK\x03\x04\x14", "an archive"),
+        ("a.jsonl", b"\0\1\2\3{", "not a text file"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08", "damaged"),
+        ("a.xls", b"\xd0\xcf\x11\xe0", "old Excel file"),
+        ("a.parquet", b"PAR1", "damaged"),
         ("a.md", "# Title", "unknown kind of file '.md'"),
     ],
 )
@@ -212,8 +216,9 @@ def test_missing_files_and_folders_are_found_before_anything_is_read(tmp_path: P
     good = write(tmp_path, "a.jsonl", '{"a": 1}')
     with pytest.raises(DataError, match="no such file"):
         read([good, str(tmp_path / "none.jsonl")])
-    with pytest.raises(DataError, match="a folder"):
-        read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="a folder without data files"):
+        read(tmp_path / "empty")
     with pytest.raises(DataError, match=r"no such file|cannot be read"):
         read("a\0b.jsonl")
 

@@ -22,7 +22,7 @@ from tunery.protocols import Strict
 SCHEMA_VERSION = 1
 DEFAULT_FILE = "tunery.yaml"
 DEFAULT_METHOD = "lora"
-Files = str | list[str] | None
+Files = str | list[str] | dict[str, str] | None
 
 
 class Section(Strict):
@@ -42,9 +42,13 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    train: Files = Field(None, description="training file or files")
+    train: Files = Field(
+        None,
+        description="training data: file, folder, pattern, -, id on a hub, a list of these, or {column: text file}",
+    )
     validation: Files = Field(None, description="validation files; without, a tenth of train is held out")
     test: Files = Field(None, description="test files; read once, after training")
+    encoding: str | None = Field(None, description="of text files, gb18030 for example; found out if not named")
     format: str | None = Field(None, description="how columns become examples; sniffed if not named")
     columns: dict[str, str] = Field({}, description="column mapping, {name tunery knows: name in the file}")
     labels: list[str] | None = Field(None, description="label names in order; default: those of train, sorted")

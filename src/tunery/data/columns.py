@@ -144,6 +144,13 @@ def needed(name: str, need_target: bool = True) -> tuple[str, ...]:
     return chosen.columns if need_target else tuple(c for c in chosen.columns if c not in chosen.targets)
 
 
+def familiar(column: str) -> bool:
+    """Whether a format has a column of that name, or one that is commonly called so."""
+    plain = _plain(column)
+    named = {name for chosen in map(_format, registry.names("format")) for name in (*chosen.columns, *chosen.optional)}
+    return plain in named or any(plain in others for others in SYNONYMS.values())
+
+
 def _check_mapping(mapping: Mapping[str, str]) -> None:
     formats = [_format(name) for name in registry.names("format")]
     known = sorted({column for chosen in formats for column in (*chosen.columns, *chosen.optional)})

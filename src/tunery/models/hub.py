@@ -171,7 +171,7 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
             raise ModelError(
                 f"{repo} is not in ModelScope's cache", "run it once with network", "model.name"
             ) from error
-    _reach_modelscope(repo)
+    reach_modelscope(repo)
     try:
         path = snapshot_download(repo, revision=revision, allow_patterns=ALLOW, ignore_patterns=IGNORE)
     except Exception as error:
@@ -181,7 +181,7 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
     return Path(path)
 
 
-def _reach_modelscope(repo: str) -> None:
+def reach_modelscope(repo: str) -> None:
     """Raises ModelError if the site does not answer; the package itself would try for minutes."""
     import os
     import urllib.error

@@ -83,7 +83,8 @@ def load_dataset(
     cleaning, augmentation = Cleaning(data.clean), Augmentation(data.augment)
     if augmentation.steps:
         sample = None  # every training row is read again
-    streams = {split: read(names) for split, names in files.items()}  # missing files are found before any is read
+    # missing files are found before any is read
+    streams = {split: read(names, data.encoding, split) for split, names in files.items()}
     ledger, notes = Ledger(), cleaning.notes
     parts: dict[str, _Part] = {}
     columns = Columns(data.format or "")
@@ -92,6 +93,7 @@ def load_dataset(
         if not parts:
             columns = part.columns
         notes += [note if split == "train" else f"{split}: {note}" for note in part.columns.notes]
+        notes += stream.notes
         _enter(ledger, part, split)
         notes += _told(part.cleaned, split)
         parts[split] = part
@@ -100,7 +102,7 @@ def load_dataset(
     for split, part in parts.items():
         if not len(part.examples):
             part.cleaned.refuse(split)
-            raise _nothing_left(part.bad, files[split][0])
+            raise _nothing_left(part.bad, paths(files[split])[0])
     task = task_name or _natural_task(columns.format)
     result = policies.apply({split: Rows(part.examples) for split, part in parts.items()}, data, ledger)
     if "train" in result.splits:
@@ -111,8 +113,8 @@ def load_dataset(
         notes.append(f"{rows} dropped (data.on_bad_row=drop)")
     if augmentation.steps and "train" in result.splits:
         notes.append(augmentation.add(result.splits, seed))
-    names = [*(name for names in files.values() for name in names), *augmentation.files]
-    hashes = {name: sha256(Path(name)) for name in names}
+    hashes = {name: value for stream in streams.values() for name, value in stream.hashes().items()}
+    hashes |= {name: sha256(Path(name)) for name in augmentation.files}
     mapping = dict(data.columns) | {known: column for column, known in columns.rename.items()}
     return Dataset(result.splits, columns.format, task, ledger, notes, hashes, mapping, result.findings)
 
@@ -126,10 +128,11 @@ def load_examples(
     → examples, bad rows (see ``refuse_bad``), format, notes. ``data.format`` and ``data.columns`` say how
     to read them. Raises DataError: a file cannot be read, or its columns do not fit.
     """
-    part = _load(read(files), data, data.format, None, need_target, cleaning=Cleaning(data.clean))
+    stream = read(files, data.encoding, "test")
+    part = _load(stream, data, data.format, None, need_target, cleaning=Cleaning(data.clean))
     if cleaned is not None:
         cleaned.dropped, cleaned.changed = part.cleaned.dropped, part.cleaned.changed
-    return Rows(part.examples), part.bad, part.columns.format, part.columns.notes
+    return Rows(part.examples), part.bad, part.columns.format, part.columns.notes + stream.notes
 
 
 def refuse_bad(bad: Sequence[BadRow], rows: int, policy: str) -> None:
@@ -147,17 +150,19 @@ def refuse_bad(bad: Sequence[BadRow], rows: int, policy: str) -> None:
     )
 
 
-def _files(data: DataConfig, splits: Sequence[str]) -> dict[str, list[str]]:
+def _files(data: DataConfig, splits: Sequence[str]) -> dict[str, FileNames]:
     """The files of every split that has some."""
-    found = {}
+    found: dict[str, FileNames] = {}
     for split in splits:
         given: Files = getattr(data, split)
         names = paths(given) if given is not None else []
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"{twice} is named twice", "name every file once", f"data.{split}")
-        if names:
-            found[split] = names
+        if given is not None and names:
+            found[split] = given
+    if sum("-" in paths(names) for names in found.values()) > 1:
+        raise ConfigError("standard input can be only one split", "name files for the others", "data")
     if "train" in splits and "train" not in found:
         raise ConfigError("no training data", "name a file: data.train=FILE", "data.train")
     if not found:

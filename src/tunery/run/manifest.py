@@ -10,11 +10,11 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tunery.config import Config
+from tunery.data import inputs
 from tunery.run import processes
 from tunery.run.encode import probe
 from tunery.run.prepare import Prepared
@@ -50,7 +50,7 @@ def record(run: RunDir, prepared: Prepared) -> None:
         threads=torch.get_num_threads(),
         seed=config.train.seed,
         base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
-        data={str(Path(file).absolute()): digest for file, digest in prepared.dataset.hashes.items()},
+        data={inputs.absolute(file): digest for file, digest in prepared.dataset.hashes.items()},
         rows={name: len(split.sources) for name, split in prepared.splits.items()},
         augmented=prepared.splits["train"].copies,
         probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
@@ -59,16 +59,9 @@ def record(run: RunDir, prepared: Prepared) -> None:
 
 def _absolute(config: Config) -> Config:
     """Files by absolute path, so that resuming works from any folder."""
-
-    def fix(files: Any) -> Any:
-        if files is None:
-            return None
-        many = [files] if isinstance(files, str) else files
-        found = [str(Path(file).absolute()) for file in many]
-        return found[0] if isinstance(files, str) else found
-
-    data = config.data.model_copy(update={k: fix(getattr(config.data, k)) for k in ("train", "validation", "test")})
-    steps = [s.model_copy(update={"file": fix(s.file)}) if hasattr(s, "file") else s for s in data.augment]
+    files = {split: inputs.absolute(getattr(config.data, split)) for split in ("train", "validation", "test")}
+    data = config.data.model_copy(update=files)
+    steps = [s.model_copy(update={"file": inputs.absolute(s.file)}) if hasattr(s, "file") else s for s in data.augment]
     data = data.model_copy(update={"augment": steps})
     name = config.model.name
     model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})

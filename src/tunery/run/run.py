@@ -11,7 +11,9 @@ from typing import Any
 from tunery import config as configuration
 from tunery import scoring
 from tunery.data import soft
+from tunery.data.inputs import FileNames, label
 from tunery.data.ledger import Ledger
+from tunery.data.read import paths
 from tunery.data.rows import Rows
 from tunery.errors import ConfigError, DataError
 from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt_of, readable
@@ -108,15 +110,15 @@ class Run:
         files = data or self.config.data.test or self.config.data.validation
         if files is None:
             raise ConfigError("the run has no test or validation files", "name a file with --data", "--data")
-        names = [str(f) for f in ([files] if isinstance(files, str | Path) else files)]
+        names = paths(files)
         settings = self._settings(metrics, max_new_tokens)
-        examples, ledger = self._read(names, need_target=True)
+        examples, ledger = self._read(files, need_target=True)
         tuned = self.tuned
         split = encode_split(
             EVALUATION, examples, tuned.task, tuned.tokenizer, self.config.data, settings.max_length, ledger
         )
         results = evaluate(tuned.model, tuned.task, tuned.tokenizer, split.examples, split.rows, settings, progress)
-        write_results(self.dir, name or Path(names[0]).stem, split, tuned.task, results)
+        write_results(self.dir, name or label(files), split, tuned.task, results)
         return {
             "run": str(self.path),
             "data": names[0] if len(names) == 1 else names,
@@ -177,7 +179,7 @@ class Run:
         progress: Callable[[int], None] | None = None,
     ) -> list[dict[str, Any]]:
         """A record a row of the files, with its place, input and prediction."""
-        examples, _ = self._read([files] if isinstance(files, str) else list(files), need_target=False)
+        examples, _ = self._read(files, need_target=False)
         return records(examples, self.predict_examples(examples, sampling, progress), self.tuned.task)
 
     def generate(
@@ -222,10 +224,10 @@ class Run:
             settings = replace(settings, sampling=Sampling(max_new_tokens=max_new_tokens))
         return settings
 
-    def _read(self, files: Sequence[str], need_target: bool) -> tuple[Rows, Ledger]:
+    def _read(self, files: FileNames, need_target: bool) -> tuple[Rows, Ledger]:
         data = self.config.data
         cleaned = Cleaned()
-        examples, bad, _, notes = load_examples(list(files), data, need_target, cleaned)
+        examples, bad, _, notes = load_examples(files, data, need_target, cleaned)
         refuse_bad(bad, len(examples) + len(bad) + len(cleaned.dropped), data.on_bad_row)
         ledger = Ledger()
         for example in examples:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tunery import registry
 from tunery.config import Config
+from tunery.data import inputs
+from tunery.data.inputs import ROLES
 from tunery.data.read import READERS, read
 from tunery.data.rows import labels_of
 from tunery.protocols import Example, Row, Task
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 
-ROLES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-ROLES |= {"test": "test"}
-"""What a file is for, by its name without the suffix."""
+BESIDE = {*READERS, ".gz"}
 CHINESE = 0.2  # of what a row says, from which it counts as Chinese
 _HAN, _LATIN, _KANA = re.compile("[㐀-䶿一-鿿]"), re.compile("[A-Za-z]"), re.compile("[ぁ-ヿ]")
 
@@ -45,16 +45,17 @@ class Sniffed:
 
 def assign(files: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """→ files by split, and what was decided. Files called test.* and the like are never trained on by accident."""
+    names = [name for file in files for name in inputs.expand(file)]
     splits: dict[str, list[str]] = {}
-    for file in files:
-        splits.setdefault(ROLES.get(Path(file).stem.lower(), "train"), []).append(file)
+    for name in names:
+        splits.setdefault(inputs.role(name) or "train", []).append(name)
     if "train" not in splits:
-        return {"train": list(files)}, []
+        return {"train": names}, []
     notes = [
-        f"{file} is taken as {split}, by its name" for split in splits if split != "train" for file in splits[split]
+        f"{name} is taken as {split}, by its name" for split in splits if split != "train" for name in splits[split]
     ]
-    if len(files) == 1 and Path(files[0]).stem.lower() == "train":
-        for split, path in _siblings(Path(files[0])).items():
+    if len(names) == 1 and inputs.stem(names[0]).lower() == "train":
+        for split, path in _siblings(Path(names[0])).items():
             splits[split] = [str(path)]
             notes.append(f"{path} stands beside it and is taken as {split}")
     return splits, notes
@@ -63,10 +64,10 @@ def assign(files: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 def _siblings(train: Path) -> dict[str, Path]:
     """Files of the same kind beside ``train.*`` that are called validation or test (or dev, …)."""
     found: dict[str, Path] = {}
-    beside = sorted(train.parent.iterdir()) if train.parent.is_dir() and train.suffix.lower() in READERS else []
+    beside = sorted(train.parent.iterdir()) if train.parent.is_dir() and train.suffix.lower() in BESIDE else []
     for name, split in ROLES.items():
         for path in beside:
-            if path.is_file() and path.stem.lower() == name != "train" and path.suffix == train.suffix:
+            if path.is_file() and inputs.stem(path).lower() == name != "train" and path.suffixes == train.suffixes:
                 found.setdefault(split, path)
     return found
 
@@ -122,7 +123,7 @@ def _unseen(dataset: Dataset, labels: Mapping[str, int]) -> list[str]:
 def _columns(dataset: Dataset, config: Config) -> dict[str, str]:
     form = registry.get("format", dataset.format)
     names = config.data.train
-    first = next((row for row in read(names or []) if isinstance(row, Row)), None)
+    first = next((row for row in read(names or [], config.data.encoding) if isinstance(row, Row)), None)
     present = first.values if first else {}
     mapping = {known: column for known, column in dataset.columns.items() if column in present}
     return mapping | {c: c for c in (*form.columns, *form.optional) if c in present and c not in mapping}

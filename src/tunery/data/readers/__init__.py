@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from tunery.data.source import Source
 from tunery.errors import DataError
 from tunery.protocols import Row
 
-UTF8_HINT = "save the file as UTF-8 (from GBK: iconv -f GB18030 -t UTF-8 FILE > NEW)"
-BOM = b"\xef\xbb\xbf"
+NUL_HINT = "remove the zero byte: another program has damaged the file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +32,30 @@ class BadRow:
 Record = Row | BadRow
 
 
-def lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Line numbers and lines without their end; None for a line that is not UTF-8.
+def lines(source: Source) -> Iterator[tuple[int, str | None]]:
+    """Line numbers and lines without their end; None for a line that cannot be decoded.
 
-    Split at LF alone: U+2028 and the like are legal inside JSON strings.
+    Split at LF alone (an old Mac's CR has become one): U+2028 and the like are legal inside JSON strings.
     """
-    with path.open("rb") as stream:
+    with source.open() as stream:
         for number, raw in enumerate(stream, 1):
-            if number == 1:
-                raw = raw.removeprefix(BOM)
             try:
                 yield number, raw.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
                 yield number, None
 
 
-def not_utf8(where: str) -> BadRow:
-    return BadRow(where, "not UTF-8 text", UTF8_HINT)
+def undecodable(source: Source) -> tuple[str, str]:
+    """Problem and hint of a text that is not in the encoding of its file."""
+    name = source.encoding.name
+    hint = "save the file as UTF-8, or say what it is: data.encoding=gb18030, big5, cp1252, …"
+    return f"not {name} text", hint if name == "UTF-8" else f"correct it, or say that the file is not {name}: " \
+        "data.encoding=NAME"  # fmt: skip
+
+
+def broken_text(source: Source, line: int) -> BadRow:
+    return BadRow(f"{source.name}:{line}", *undecodable(source))
+
+
+def zero_byte(source: Source, line: int) -> BadRow:
+    return BadRow(f"{source.name}:{line}", "a zero byte (NUL) in the text", NUL_HINT)

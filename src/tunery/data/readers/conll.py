@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
-from tunery.data.readers import BadRow, Record, lines, not_utf8
+from tunery.data.readers import BadRow, Record, broken_text, lines, zero_byte
+from tunery.data.source import Source
 from tunery.protocols import Row
 
 _TAG = re.compile(r"O|[BIEMSL]-\S+")
@@ -18,21 +18,21 @@ _DOCUMENT = "-DOCSTART-"
 _LOOKED_AT = 200  # lines of a .txt file
 
 
-def looks(path: Path) -> bool:
+def looks(source: Source) -> bool:
     """Whether a text file is of this kind: every line ends with a tag, and some are not O."""
-    found = [_cells(line) for _, line in islice(lines(path), _LOOKED_AT) if line is not None and line.strip()]
+    found = [_cells(line) for _, line in islice(lines(source), _LOOKED_AT) if line is not None and line.strip()]
     found = [cells for cells in found if cells[0] != _DOCUMENT]
     every = all(len(cells) > 1 and _TAG.fullmatch(cells[-1]) for cells in found)
     return every and any(cells[-1] != "O" for cells in found)
 
 
-def read(path: Path, name: str) -> Iterator[Record]:
+def read(source: Source) -> Iterator[Record]:
     """Rows with ``words`` and ``tags``, at the line of their first word. A line without a tag spoils its sentence."""
     words: list[str] = []
     tags: list[str] = []
-    begun = 0
+    name, begun = source.name, 0
     bad: BadRow | None = None
-    for number, line in lines(path):
+    for number, line in lines(source):
         cells = _cells(line or "")
         if line is not None and (not line.strip() or cells[0] == _DOCUMENT):
             yield from _sentence(words, tags, bad, name, begun)
@@ -40,7 +40,9 @@ def read(path: Path, name: str) -> Iterator[Record]:
             continue
         begun = begun or number
         if line is None:
-            bad = bad or not_utf8(f"{name}:{number}")
+            bad = bad or broken_text(source, number)
+        elif "\0" in line:
+            bad = bad or zero_byte(source, number)
         elif len(cells) < 2:
             bad = bad or BadRow(f"{name}:{number}", f"{cells[0][:40]!r} has no tag", "write WORD TAG on every line")
         else:

@@ -1,5 +1,5 @@
-"""JSON: one object a line, one array of objects, or SQuAD's nested object. Numbers, booleans, lists and null stay
-what they are.
+"""JSON: one object a line, one array of objects, an object that holds such an array, or SQuAD's nested object.
+Numbers, booleans, lists and null stay what they are.
 """
 
 from __future__ import annotations
@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from tunery.data.readers import BOM, UTF8_HINT, BadRow, Record, lines, nested, not_utf8
+from tunery.data.columns import familiar
+from tunery.data.readers import BadRow, Record, broken_text, lines, nested, undecodable
+from tunery.data.source import Source
 from tunery.errors import DataError
 from tunery.protocols import Row
 
@@ -35,47 +36,76 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def read(path: Path, name: str) -> Iterator[Record]:
+def read(source: Source) -> Iterator[Record]:
     """Content decides between lines, array and nested. Raises DataError if the array as a whole is broken."""
-    if (whole := _nested(path, name)) is not None:
-        yield from nested.rows(whole, name)
+    if (found := _one_object(source)) is not None:
+        text, whole = found
+        if nested.is_nested(whole):
+            yield from nested.rows(whole, source.name)
+            return
+        if (start := _list_in(text, whole, source)) is not None:
+            yield from _array(text, start, source.name)
+            return
+    if _is_array(source):
+        text = _whole(source)
+        yield from _array(text, text.index("["), source.name)
         return
-    if _is_array(path, name):
-        yield from _array(path, name)
-        return
-    for number, line in lines(path):
-        where = f"{name}:{number}"
+    for number, line in lines(source):
         if line is None:
-            yield not_utf8(where)
+            yield broken_text(source, number)
         elif line.strip(" \t\r"):
-            yield _row(line, name, number)
+            yield _row(line, source.name, number)
 
 
-def _nested(path: Path, name: str) -> dict[str, Any] | None:
-    """The file as one object of SQuAD's form, or None if it is anything else."""
-    filled = (line for _, line in lines(path) if line is None or line.strip())
+def _one_object(source: Source) -> tuple[str, dict[str, Any]] | None:
+    """The text of a file that is one JSON object, and that; None if the file is anything else."""
+    filled = (line for _, line in lines(source) if line is None or line.strip())
     first, second = next(filled, None), next(filled, None)
     if first is None or not first.lstrip().startswith("{"):
         return None
     if second is not None and first.rstrip().endswith("}"):  # one object a line
         return None
     try:
-        whole = _DECODER.decode(_whole(path, name).strip())
+        text = _whole(source)
+        return text, _DECODER.decode(text.strip(" \t\r\n"))
     except (ValueError, RecursionError, DataError):  # other readers tell what is wrong
         return None
-    return whole if nested.is_nested(whole) else None
 
 
-def _is_array(path: Path, name: str) -> bool:
+def _list_in(text: str, whole: dict[str, Any], source: Source) -> int | None:
+    """Where the list of rows begins in an object that holds one; None: the object is a row itself.
+
+    Raises DataError if there are several such lists.
+    """
+    lists = [key for key, value in whole.items() if isinstance(value, list) and any(isinstance(v, dict) for v in value)]
+    meant = [key for key in lists if key.lower() in nested.CONTAINERS]
+    if not meant and (any(map(familiar, whole)) or not lists):
+        return None
+    chosen = meant or lists
+    if len(chosen) > 1:
+        names = ", ".join(map(repr, chosen))
+        raise DataError(f"several lists of rows: {names}", "write each to a file of its own", source.name)
+    source.say(f"the rows are the list under {chosen[0]!r}")
+    position = _skip(text, text.index("{") + 1)
+    while True:
+        key, position = _DECODER.raw_decode(text, position)
+        position = _skip(text, _skip(text, position) + 1)  # the colon
+        if key == chosen[0]:
+            return position
+        _, position = _DECODER.raw_decode(text, position)
+        position = _skip(text, _skip(text, position) + 1)  # the comma
+
+
+def _is_array(source: Source) -> bool:
     """Raises DataError for an object that is spread over lines: neither of the two."""
-    filled = ((number, line) for number, line in lines(path) if line is None or line.strip())
+    filled = ((number, line) for number, line in lines(source) if line is None or line.strip())
     number, first = next(filled, (1, ""))
     first = (first or "").strip()
     if first == "{":
         raise DataError(
             "JSON spread over several lines, not one object a line",
             "write one object a line (jq -c . FILE), or an array of objects",
-            f"{name}:{number}",
+            f"{source.name}:{number}",
         )
     if not first.startswith("["):
         return False
@@ -127,16 +157,16 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _array(path: Path, name: str) -> Iterator[Record]:
-    """The elements one after the other: the text is held in memory, their objects are not.
+def _array(text: str, start: int, name: str) -> Iterator[Record]:
+    """The elements one after the other: the text is held in memory, their objects are not. The array may be a value
+    in an object, whose end nobody looks at: it has been decoded before.
 
     A place must be one row's: of elements on the same line the second gets the next line's number, and so on.
     In an array that is all on one line the number is thus that of the element.
 
     Raises DataError where the array's own syntax breaks: there is no telling which rows would follow.
     """
-    text = _whole(path, name)
-    position, number, counted, last = _skip(text, text.index("[") + 1), 1, 0, 0
+    position, number, counted, last = _skip(text, start + 1), 1, 0, 0
     while True:
         number, counted = number + text.count("\n", counted, position), position
         if text[position : position + 1] == "]" and not last:
@@ -161,7 +191,7 @@ def _array(path: Path, name: str) -> Iterator[Record]:
         raise DataError(
             "the array is not closed, or a comma is missing", "one [ … ] around all rows", f"{name}:{number}"
         )
-    if _skip(text, end + 1) != len(text):
+    if _skip(text, end + 1) != len(text) and not text.lstrip().startswith("{"):
         raise DataError("more text after the end of the array", "one [ … ] around all rows", f"{name}:{number}")
 
 
@@ -170,10 +200,11 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _whole(path: Path, name: str) -> str:
-    raw = path.read_bytes().removeprefix(BOM)
+def _whole(source: Source) -> str:
+    with source.open() as stream:
+        raw = stream.read()
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError("not UTF-8 text", UTF8_HINT, f"{name}:{line}") from None
+        raise DataError(*undecodable(source), f"{source.name}:{line}") from None

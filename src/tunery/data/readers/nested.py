@@ -15,6 +15,10 @@ from tunery.protocols import Row
 _HINT = 'SQuAD\'s form is {"data": [{"paragraphs": [{"context": …, "qas": [{"question": …, "answers": […]}]}]}]}'
 
 
+CONTAINERS = {"data", "examples", "rows", "items", "records", "instances", "samples", "dataset", "results", "数据"}
+"""Keys under which files have their rows; other keys have to be strange to every format."""
+
+
 def is_nested(value: Any) -> bool:
     """Whether a JSON object has that form (its first article is looked at)."""
     articles = value.get("data") if isinstance(value, dict) else None

@@ -3,67 +3,115 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from itertools import islice
+from typing import Any
 
-from tunery.data.readers import UTF8_HINT, BadRow, Record, not_utf8
+from tunery.data.columns import familiar
+from tunery.data.readers import BadRow, Record, broken_text, undecodable, zero_byte
+from tunery.data.source import Source
 from tunery.errors import DataError
 from tunery.protocols import Row
 
 _QUOTED = re.compile(r'"[^"]*"')
-_UNDECODED = re.compile("[\udc80-\udcff]")  # how "surrogateescape" keeps a byte that is not UTF-8
+_DAMAGED = re.compile("[\0\udc80-\udcff]")  # the latter: how "surrogateescape" keeps a byte that cannot be decoded
+_SEPARATOR = re.compile(r"sep=([,;\t|])[\r\n]*")  # a first line that Excel writes and reads
 _LIMIT = 2**31 - 1  # characters in a cell; csv's own limit of 131,072 is less than a long document
+_LOOKED_AT = 20  # rows of a .txt file
+_MARKS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
 
-def read(path: Path, name: str) -> Iterator[Record]:
+def read(source: Source) -> Iterator[Record]:
     """All values are text. Raises DataError: unusable header, a quote that is never closed."""
-    csv.field_size_limit(_LIMIT)
-    # newline="" leaves the line ends inside of quoted cells alone
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        # strict: a quote in the wrong place is an error, not a guess that swallows the rows after it
-        table = csv.reader(stream, delimiter=_delimiter(path, stream), strict=True)
-        header = _header(table, name)
+    name = source.name
+    delimiter, skipped = _delimiter(source)
+    with _text(source) as stream:
+        for _ in range(skipped):
+            stream.readline()
+        table = _table(stream, delimiter)
+        header = _header(table, source, 1 + skipped)
         while True:
-            line = table.line_num + 1
+            line = table.line_num + 1 + skipped
             where = f"{name}:{line}"
             try:
                 cells = next(table, None)
             except csv.Error as error:
-                yield _broken(error, name, line, table.line_num)
+                yield _broken(error, name, line, table.line_num + skipped)
                 continue
             if cells is None:
                 return
             if not any(cells):
                 continue  # blank line, or the empty rows that spreadsheets append
-            if _UNDECODED.search("".join(cells)):
-                yield not_utf8(where)
+            if damaged := _DAMAGED.search("".join(cells)):
+                yield zero_byte(source, line) if damaged[0] == "\0" else broken_text(source, line)
             elif len(cells) != len(header):
                 yield BadRow(where, f"{len(cells)} cells, the header has {len(header)}", 'put cells with commas in "…"')
             else:
                 yield Row({key: cell for key, cell in zip(header, cells, strict=True) if key}, name, line)
 
 
-def _delimiter(path: Path, stream: TextIO) -> str:
-    """Tab for .tsv; otherwise what the header is separated by (spreadsheets in many countries write ``;``)."""
-    first = _QUOTED.sub("", stream.readline())
-    stream.seek(0)
-    if path.suffix.lower() in (".tsv", ".tab"):
-        return "\t"
-    return next((mark for mark in ",\t;" if mark in first), ",")
+def looks(source: Source) -> bool:
+    """Whether a text file is a table: every row has as many cells as the first, which names a column tunery knows.
+
+    Says so, and also where only the names are missing: then the lines are texts.
+    """
+    for mark, called in _MARKS.items():
+        with _text(source) as stream:
+            try:
+                rows = [cells for cells in islice(_table(stream, mark), _LOOKED_AT) if any(cells)]
+            except csv.Error:
+                continue
+        if len(rows) < 2 or len(rows[0]) < 2 or any(len(cells) != len(rows[0]) for cells in rows):
+            continue
+        names = [cell.strip() for cell in rows[0]]
+        if any(map(familiar, names)) and len(set(names)) == len(names):
+            source.say(f"read as a table whose cells are separated by {called}")
+            return True
+        if mark == "\t":
+            source.say("there are tabs in every line, but the first one does not name columns: read as plain text")
+    return False
 
 
-def _header(table: Any, name: str) -> list[str]:
+def _text(source: Source) -> io.TextIOWrapper:
+    # newline="" leaves the line ends inside of quoted cells alone
+    return io.TextIOWrapper(source.open(keep_cr=True), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _table(stream: Any, delimiter: str) -> Any:
+    csv.field_size_limit(_LIMIT)
+    # strict: a quote in the wrong place is an error, not a guess that swallows the rows after it
+    return csv.reader(stream, delimiter=delimiter, strict=True)
+
+
+def _delimiter(source: Source) -> tuple[str, int]:
+    """Tab for .tsv; otherwise what the header is separated by (spreadsheets in many countries write ``;``), or what
+    a line before it names. → separator, number of such lines.
+    """
+    with _text(source) as stream:
+        first = stream.readline()
+    if told := _SEPARATOR.fullmatch(first):
+        return told[1], 1
+    if source.suffix in (".tsv", ".tab"):
+        return "\t", 0
+    bare = _QUOTED.sub("", first)
+    return next((mark for mark in ",\t;" if mark in bare), ","), 0
+
+
+def _header(table: Any, source: Source, line: int) -> list[str]:
     """Names of the columns; a column without a name (the index of pandas) is left out of the rows."""
-    where = f"{name}:1"
+    where = f"{source.name}:{line}"
     try:
         cells: list[str] = next((cells for cells in table if any(cells)), [])
     except csv.Error as error:
         raise DataError(f"the header cannot be read: {error}", "the first line names the columns", where) from None
     header = [cell.strip() for cell in cells]
-    if any(_UNDECODED.search(cell) for cell in header):
-        raise DataError("not UTF-8 text", UTF8_HINT, where)
+    if damaged := next((found for cell in header if (found := _DAMAGED.search(cell))), None):
+        if damaged[0] == "\0":
+            bad = zero_byte(source, line)
+            raise DataError(bad.problem, bad.hint, where)
+        raise DataError(*undecodable(source), where)
     named = [cell for cell in header if cell]
     twice = sorted({cell for cell in named if named.count(cell) > 1})
     if twice:
