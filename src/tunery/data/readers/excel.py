@@ -69,6 +69,7 @@ def _sheet(book: Any, source: Source) -> Any:
 def _rows(sheet: Any, source: Source) -> Iterator[Record]:
     sheet.reset_dimensions()  # what the file says of its size need not be true
     header: list[str] = []
+    formula = None
     for number, cells in enumerate(sheet.iter_rows(max_row=_ROWS), 1):
         values = [_value(cell) for cell in cells]
         if all(value is None or value == "" for value in values):
@@ -76,7 +77,10 @@ def _rows(sheet: Any, source: Source) -> Iterator[Record]:
         if not header:
             header = _header(values, f"{source.name}:{number}")
             continue
+        formula = formula or next((cell for cell in cells if cell.data_type == "f"), None)
         yield _row(header, cells, values, source, number)
+    if formula is not None:
+        source.say(f"formulas are not evaluated but read as their text, the first in {formula.coordinate}")
 
 
 def _header(values: list[Any], where: str) -> list[str]:
@@ -95,8 +99,6 @@ def _row(header: list[str], cells: Any, values: list[Any], source: Source, numbe
     for name, cell, value in zip(header, cells, values, strict=False):
         if name and cell.data_type == "e":
             return BadRow(where, f"the cell {cell.coordinate} holds the error {value}", "correct the formula")
-        if name and cell.data_type == "f":
-            source.say(f"formulas are not evaluated but read as their text, the first in {cell.coordinate}")
     values = values + [None] * (len(header) - len(values))
     return Row({name: value for name, value in zip(header, values, strict=False) if name}, source.name, number)
 
