@@ -155,6 +155,16 @@ def lengths(rows: Sequence[Encoded]) -> list[int]:
     return rows.lengths if isinstance(rows, EncodedRows) else [row.length for row in rows]
 
 
+def outline(rows: Sequence[Encoded]) -> Iterator[tuple[int, int, bool]]:
+    """Of each row the index of its example, the number of its ids, and whether it was cut."""
+    if not isinstance(rows, EncodedRows):
+        yield from ((row.row, len(row.ids), row.truncated) for row in rows)
+        return
+    columns = rows.columns
+    sizes = np.diff(columns["ids_at"]).tolist()
+    yield from zip(columns["row"].tolist(), sizes, columns["truncated"].tolist(), strict=True)
+
+
 def supervised(rows: Sequence[Encoded]) -> int:
     """Targets of all rows."""
     return rows.supervised if isinstance(rows, EncodedRows) else sum(row.supervised for row in rows)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunery import registry, scoring
 from tunery.config import Config
 from tunery.data import findings, policies, soft
+from tunery.data.encoded import outline
 from tunery.data.ledger import Ledger
 from tunery.data.rows import Rows
 from tunery.errors import DataError
@@ -31,7 +32,7 @@ REFUSED = 3
 """Exit code where ``train`` would refuse the data."""
 SAMPLE = 20_000
 """Rows of a split with more than ``rows.ALL`` that are encoded; their tokens are an estimate for all."""
-RENDERED = 2_000
+RENDERED = 500
 """Rows of a split whose questions are rendered alone too, to be compared."""
 _UNCUT = 1 << 30  # tokens: no row is longer
 _DROP_NOTE = "(data.on_bad_row=drop)"
@@ -215,7 +216,7 @@ def _findings(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[s
 def _cut(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
     """One finding a split: that tokens are cut off is a matter of max_length, not of a single row."""
     for name, split in splits.items():
-        first = next((split.examples[row.row] for row in split.rows if row.truncated), None)
+        first = next((split.examples[index] for index, _, truncated in outline(split.rows) if truncated), None)
         if first is not None:
             message = f"{split.truncated} of {len(split.sources)} {name} rows are cut to {found.length} tokens"
             yield _about(first, "truncated", message)
@@ -261,13 +262,16 @@ def _about(example: Example, kind: str, message: str) -> dict[str, Any]:
 
 def _lengths(split: Split, found: Inspection) -> list[int]:
     """Tokens of every row as it would be uncut: that is what max_length is chosen by."""
-    lengths = []
-    for index, parts in groupby(split.rows, key=lambda row: row.row):
-        rows = list(parts)
-        if len(rows) > 1 or rows[0].truncated or len(rows[0].ids) == found.length:
-            rows = soft.encode(found.task, split.examples[index], found.base.tokenizer, _UNCUT)
-        lengths.append(len(rows[0].ids))
-    return lengths
+    sizes: dict[int, int] = {}
+    cut = set()
+    for index, size, truncated in outline(split.rows):
+        if index in sizes or truncated or size == found.length:
+            cut.add(index)
+        sizes[index] = size
+    for index in cut:
+        rows = soft.encode(found.task, split.examples[index], found.base.tokenizer, _UNCUT)
+        sizes[index] = len(rows[0].ids)
+    return list(sizes.values())
 
 
 def _details(split: Split, lengths: Sequence[int], factor: float) -> dict[str, Any]:
@@ -275,7 +279,7 @@ def _details(split: Split, lengths: Sequence[int], factor: float) -> dict[str, A
     return {
         "rows": round(len(split.sources) * factor),
         "augmented": split.copies,
-        "tokens": round(sum(len(row.ids) for row in split.rows) * factor),
+        "tokens": round(sum(size for _, size, _ in outline(split.rows)) * factor),
         "supervised_tokens": round(split.supervised * factor),
         "truncated": round(split.truncated * factor),
         "windows": round(split.windows * factor),
