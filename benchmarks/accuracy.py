@@ -73,7 +73,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "banking77-lora": Experiment(BANKING, 0.90, (*MINILM, "method=lora"), ("lr=2e-3 epochs=4", "lr=4e-3 epochs=4")),
     "banking77-full": Experiment(BANKING, 0.90, (*MINILM, "method=full"), ("lr=2e-4 epochs=4", "lr=4e-4 epochs=4")),
     "chnsenticorp-lora": Experiment(
-        HOTEL, 0.69, (*MINILM, "method=lora", "data.max_length=256"), ("lr=1e-3 epochs=3", "lr=2e-3 epochs=3")
+        HOTEL, 0.69, (*MINILM, "method=lora", "data.max_length=192"), ("lr=1e-3 epochs=3", "lr=2e-3 epochs=3")
     ),
     "xquad-full": Experiment(XQUAD, None, QA, ("lr=2e-4 epochs=10", "lr=4e-4 epochs=10"), "answer_f1"),
     "cmrc2018-full": Experiment(CMRC, None, QA, ("lr=2e-4 epochs=6", "lr=4e-4 epochs=6"), "answer_f1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tunery.config import DataConfig
 from tunery.data import rows as rows_module
 from tunery.errors import ConfigError, DataError
+from tunery.run import many
 from tunery.run.dataset import Dataset, load_dataset
 
 LONG = "the delivery came two days late and nobody at the desk could tell me where my parcel number {} had gone"
@@ -165,3 +167,39 @@ def test_a_sample_is_drawn_evenly_and_is_always_the_same(tmp_path: Path, monkeyp
     assert len(found[0]) == 360
     assert 60 < len(lines[0]) <= 100
     assert 20 < sum(line <= 200 for line in lines[0]) < 80
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes are forked on Linux only")
+def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [{"text": f"row {i % 290} {'x' * (i % 7)}", "label": f"l{i % 290 % 3}"} for i in range(300)]
+    made[17], made[250] = {"text": "", "label": "a"}, {"text": "odd", "label": 1}
+    file = write(tmp_path / "a.jsonl", made)
+    data = DataConfig(train=file, on_bad_row="drop", near_duplicates=False)
+    alone = load_dataset(data, None, 1, sample=500)
+    monkeypatch.setattr(many, "WORTH_BYTES", 1)
+    monkeypatch.setattr(many, "cpus", lambda: 3)
+    monkeypatch.setattr(many, "TURN", 7)
+    for sample in (900, 60):
+        found = load_dataset(data, None, 1, sample=sample)
+        assert found.ledger.to_json() == alone.ledger.to_json()
+        assert found.findings == alone.findings
+        assert found.notes[:2] == alone.notes[:2]
+        for name, rows in alone.splits.items():
+            assert [rows.where(i) for i in range(len(rows))] == [
+                found.splits[name].where(i) for i in range(len(found.splits[name]))
+            ]
+            kept = found.splits[name].kept()
+            assert set(kept) <= set(rows)
+            if sample == 900:
+                assert list(kept) == list(rows)
+    assert 30 < sum(len(rows.kept()) for rows in found.splits.values()) <= 60
+
+
+def test_a_broken_file_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr(many, "WORTH_BYTES", 1)
+    monkeypatch.setattr(many, "cpus", lambda: 2)
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\n" + "a,b\n" * 50 + 'c,"d\n', encoding="utf-8")
+    with pytest.raises(DataError, match="never closed"):
+        load_dataset(DataConfig(train=str(file)), None, 1, sample=10)
+    assert "Traceback" not in capfd.readouterr().err

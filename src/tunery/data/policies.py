@@ -76,7 +76,8 @@ def _near(
     splits: Mapping[str, Rows], data: DataConfig, notes: list[str]
 ) -> tuple[list[Repeat], dict[str, list[int]]]:
     count = sum(map(len, splits.values()))
-    if data.near_duplicates is False or (data.near_duplicates == "auto" and count > near.MOST_ROWS):
+    many = count > near.MOST_ROWS or any(len(rows.kept()) < len(rows) for rows in splits.values())
+    if data.near_duplicates is False or (data.near_duplicates == "auto" and many):
         if data.near_duplicates == "auto":
             notes.append(
                 f"near-duplicates are not looked for among {count} rows (data.near_duplicates=true to do it)"

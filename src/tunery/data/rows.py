@@ -66,11 +66,12 @@ class Store:
     """Examples in the order in which they were added.
 
     Args:
-        sample: how many of more than ``ALL`` examples are kept, drawn at random but the same ones every time; None:
+        sample: how many of more than ``least`` examples are kept, drawn at random but the same ones every time; None:
             every one. Those that are not kept have places, fingerprints and labels, and cannot be read any more.
+        least: how many are kept before a sample is drawn; ``ALL`` if None.
     """
 
-    def __init__(self, sample: int | None = None) -> None:
+    def __init__(self, sample: int | None = None, least: int | None = None) -> None:
         self.inputs, self.answers = array("Q"), array("Q")
         self.lines, self.files, self.labels, self.groups = array("q"), array("L"), array("L"), array("L")
         self.file_names: list[str] = []
@@ -85,7 +86,8 @@ class Store:
         self._objects: dict[int, Example] = {}
         self._spill: IO[bytes] | None = None
         self._offsets = array("Q", [0])
-        self._sample, self._in_memory = sample, IN_MEMORY
+        self._sample, self._least = sample, ALL if least is None else least
+        self._in_memory = IN_MEMORY if sample is None else min(IN_MEMORY, self._least)
         self._drawn: list[int] = []
         self._random = np.random.default_rng(0)
 
@@ -111,7 +113,7 @@ class Store:
         drawn = self._sample is None or self._draw(number, self._sample)
         if number < self._in_memory:
             self._objects[number] = example
-        elif self._sample is None or number < ALL:
+        elif self._sample is None or number < self._least:
             self._write(example)
         elif drawn:
             self._objects[number] = example
@@ -124,7 +126,7 @@ class Store:
         place = int(self._random.integers(0, number + 1))
         if place >= sample:
             return False
-        if self._drawn[place] >= ALL:
+        if self._drawn[place] >= self._least:
             del self._objects[self._drawn[place]]
         self._drawn[place] = number
         return True
@@ -159,9 +161,52 @@ class Store:
 
     def kept(self) -> Indices:
         """The sample, where there is one."""
-        if self._sample is None or len(self) <= ALL:
+        if self._sample is None or len(self) <= self._least:
             return np.arange(len(self))
         return np.array(sorted(self._drawn), dtype=np.int64)
+
+
+    def parcel(self) -> dict[str, Any]:
+        """All of a store that keeps a sample only, as plain values that another process can send."""
+        return {name: getattr(self, name) for name in _PARCEL} | {"tagged": self.tagged}
+
+
+_ARRAYS = ("inputs", "answers", "lines")
+_NUMBERED = {"files": "file_names", "labels": "label_sets", "groups": "group_names"}
+_PARCEL = (*_ARRAYS, *_NUMBERED, *_NUMBERED.values(), "first_of_label", "_objects")
+
+
+def merged(parcels: Sequence[dict[str, Any]], numbers: Sequence[Sequence[int]]) -> Store:
+    """One store of several that keep samples. ``numbers[i]``: where the rows of the i-th stand in the whole."""
+    order = np.argsort(np.concatenate([np.asarray(part, dtype=np.int64) for part in numbers]), kind="stable")
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    whole = Store(len(order), least=0)
+    whole.tagged = any(parcel["tagged"] for parcel in parcels)
+    for name in _ARRAYS:
+        joined = np.concatenate([np.asarray(parcel[name]) for parcel in parcels])
+        getattr(whole, name).frombytes(joined[order].tobytes())
+    for name, values in _NUMBERED.items():
+        parts = []
+        known: dict[Any, int] = {}
+        for parcel in parcels:
+            kinds = [type(value) for value in parcel[values]]
+            renumbered = [
+                _numbered(value, known, getattr(whole, values), kind)
+                for value, kind in zip(parcel[values], kinds, strict=True)
+            ]
+            parts.append(np.asarray(renumbered, dtype=np.int64)[np.asarray(parcel[name], dtype=np.int64)])
+        getattr(whole, name).frombytes(np.concatenate(parts)[order].astype(np.uint64).tobytes())
+    begun = 0
+    first: dict[Any, Example] = {}
+    for parcel in parcels:
+        whole._objects |= {int(places[begun + number]): example for number, example in parcel["_objects"].items()}
+        begun += len(parcel["lines"])
+        for example in parcel["first_of_label"]:
+            first.setdefault((type(example.label), example.label), example)
+    whole.first_of_label = list(first.values())
+    whole._drawn = sorted(whole._objects)
+    return whole
 
 
 def _numbered(value: Any, numbers: dict[Any, int], values: list[Any], kind: Any = None) -> int:

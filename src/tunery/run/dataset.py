@@ -15,10 +15,11 @@ from tunery.data import policies
 from tunery.data.columns import Columns, resolve
 from tunery.data.findings import Finding
 from tunery.data.ledger import Ledger
-from tunery.data.read import BadRow, FileNames, Record, paths, read
+from tunery.data.read import BadRow, FileNames, Record, Records, paths, read
 from tunery.data.rows import Rows, Store
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import Format, Row
+from tunery.run import many
 from tunery.run.augmentation import Augmentation
 from tunery.run.cleaning import Cleaned, Cleaning
 from tunery.run.dividing import check_keys, divide
@@ -190,7 +191,7 @@ def _natural_task(format_name: str) -> str:
 
 
 def _load(
-    stream: Iterator[Record],
+    stream: Records,
     data: DataConfig,
     format_name: str | None,
     formats: Sequence[str] | None,
@@ -210,21 +211,29 @@ def _load(
         columns_seen, data.columns, name=format_name, allowed=formats, need_target=need_target, where=first.where
     )
     reader: Format = registry.get("format", columns.format)()
-    part = _Part(Store(sample), [], columns)
     column = (data.group or data.time) if need_target else None
-    for record in chain(head, stream):
+    part = _Part(Store(sample), [], columns)
+
+    def take(record: Record, into: Store, bad: list[BadRow]) -> None:
         if isinstance(record, BadRow):
-            part.bad.append(record)
-            continue
+            bad.append(record)
+            return
         try:
             example = reader.example(_renamed(record, columns.rename), need_target)
             if column:
                 example = replace(example, group=_group(record, column))
             cleaned = cleaning.row(example, part.cleaned, leave_out=need_target) if cleaning else example
             if cleaned is not None:
-                part.examples.append(cleaned)
+                into.append(cleaned)
         except DataError as error:
-            part.bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
+            bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
+
+    records = chain(head, stream)
+    if sample is not None and many.worth_it(stream.sources) and not data.clean:
+        part.examples, part.bad = many.load(records, lambda: Records(stream.sources), take, sample)
+        return part
+    for record in records:
+        take(record, part.examples, part.bad)
     return part
 
 
