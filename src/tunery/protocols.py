@@ -16,6 +16,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -339,8 +340,21 @@ class Task(Plugin):
     """Set by ``Method.prepare``. ``data.soft.encode`` and ``data.soft.prompt`` put them in: call those, not ``encode``
     and ``prompt``, to get what the model reads."""
 
+    notes: tuple[str, ...] = ()
+    """What ``fit`` found that the user should know."""
+    class_weights: Mapping[str, float] = MappingProxyType({})
+    """Set by ``balance``. They weigh in training alone: the loss of an evaluation is the mean of all rows."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def balance(self) -> None:
+        """Weigh the classes in the training loss by how rare they are (``train.class_weights``). Called after ``fit``.
+
+        Raises ConfigError for a task without classes.
+        """
+        where = "train.class_weights"
+        raise ConfigError(f"task {self.name} has no classes to weigh", f"leave {where} out", where)
 
     def soft_tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Number of soft tokens ``[soft:n]`` in the task's template (``data.soft.count``)."""

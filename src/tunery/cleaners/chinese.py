@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +10,8 @@ from pydantic import Field
 from tunery.errors import ConfigError
 from tunery.protocols import Cleaner, Strict
 
+_WHOLE = re.compile("[^\ud800-\udfff]+")
+"""All but halves of characters, which OpenCC cannot read."""
 _TABLES = {"simplified": "t2s", "traditional": "s2t", "taiwan": "s2tw", "hong_kong": "s2hk"}
 
 
@@ -34,4 +37,6 @@ class Chinese(Cleaner):
         self._convert = OpenCC(_TABLES[config.to]).convert
 
     def clean(self, text: str) -> str:
-        return text if text.isascii() else str(self._convert(text))
+        if text.isascii():
+            return text
+        return _WHOLE.sub(lambda part: str(self._convert(part[0])), text)

@@ -25,6 +25,7 @@ from tunery.protocols import Example, Method, Task
 from tunery.run import build
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.prepare import weighed
 from tunery.run.records import pulling
 from tunery.rundir import writing
 
@@ -66,6 +67,7 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS, sample: int | None =
     section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
     task: Task = registry.get("task", dataset.task)(section)
     refusal = _fit(task, dataset, config.data.labels)
+    dataset.notes += weighed(task, config)
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
     base = open_base(config.model, progress=pulling)

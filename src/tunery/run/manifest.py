@@ -52,6 +52,7 @@ def record(run: RunDir, prepared: Prepared) -> None:
         base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
         data={inputs.absolute(file): digest for file, digest in prepared.dataset.hashes.items()},
         rows={name: len(split.sources) for name, split in prepared.splits.items()},
+        class_weights=dict(prepared.task.class_weights) or None,
         augmented=prepared.splits["train"].copies,
         probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
     )

@@ -17,6 +17,8 @@ from tunery.run.dataset import Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
 from tunery.run.records import pulling, say
 
+_MOST_WEIGHTS = 8  # classes whose weights are told; the manifest has all
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -47,6 +49,8 @@ def prepare(config: Config) -> Prepared:
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
     task.fit(dataset.splits["train"], config.data.labels)
+    for note in weighed(task, config):
+        say(note)
     _refuse_unknown(dataset, task, config)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
@@ -70,6 +74,17 @@ def prepare(config: Config) -> Prepared:
         }
     )
     return Prepared(config, dataset, base, task, method, splits)
+
+
+def weighed(task: Task, config: Config) -> list[str]:
+    """Weigh the classes of a fitted task, if that is wanted → notes on them. Raises ConfigError: it has none."""
+    if config.train.class_weights is None:
+        return list(task.notes)
+    task.balance()
+    weights = sorted(task.class_weights.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights[:_MOST_WEIGHTS])
+    more = f", and {len(weights) - _MOST_WEIGHTS} more" if len(weights) > _MOST_WEIGHTS else ""
+    return [*task.notes, f"weights of the classes in training: {shown}{more}"]
 
 
 def _with_task(config: Config, dataset: Dataset) -> Config:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tunery.data import balance
 from tunery.errors import DataError
 from tunery.protocols import Batch, Encoded, Example, Prediction, Strict, Task
 
@@ -47,6 +48,10 @@ class Classify(Task):
         self.multi = False
         self.named = False
         """Whether the user gave the labels."""
+        self.uneven = False
+        """Whether there are so many more rows of one label than of another that accuracy says little."""
+        self._counts: Counter[str] = Counter()
+        self._rows = 0
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
         self.multi = any(isinstance(example.label, tuple) for example in examples)
@@ -60,7 +65,17 @@ class Classify(Task):
             )
         self.named = bool(labels)
         self.labels = tuple(labels or sorted(counts))
-        self._several()
+        self._counts, self._rows = counts, len(examples)
+        self.uneven = balance.ratio(counts) > balance.UNEVEN
+        self._choose()
+        if self.uneven:
+            self.notes = (balance.note(counts, self.monitor),)
+
+    def balance(self) -> None:
+        if self.multi:
+            self.class_weights = balance.positive_weights(self._counts, self.labels, self._rows)
+        else:
+            self.class_weights = balance.weights(self._counts, self.labels)
 
     def check(self, example: Example) -> str | None:
         unknown = [label for label in _labels(example) if label not in self.labels]
@@ -68,18 +83,22 @@ class Classify(Task):
         return f"label {unknown[0]!r} is not {where}" if unknown else None
 
     def state(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "multi": self.multi}
+        return {"labels": list(self.labels), "multi": self.multi, "uneven": self.uneven}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.labels, self.multi = tuple(state["labels"]), state["multi"]
-        self._several()
+        self.uneven = state.get("uneven", False)  # runs of version 0.1.0 do not say
+        self._choose()
 
-    def _several(self) -> None:
-        """Rows with several labels are judged by other numbers."""
+    def _choose(self) -> None:
+        """Rows with several labels are judged by other numbers, and uneven classes by the mean of the classes first."""
         if self.multi:
             self.metrics = ("f1_micro", "f1_samples", "subset_accuracy", "loss")  # type: ignore[misc]
             self.kinds = ("multilabel", "loss")  # type: ignore[misc]
             self.monitor = "f1_micro"  # type: ignore[misc]
+        if self.uneven:
+            self.monitor = "f1_macro_labels" if self.multi else "f1_macro"  # type: ignore[misc]
+            self.metrics = tuple(dict.fromkeys((self.monitor, *self.metrics)))  # type: ignore[misc]
 
     def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
         from tunery.models.heads import row_head
@@ -108,10 +127,14 @@ class Classify(Task):
         target = batch.get("target")
         if target is None:
             return logits.new_zeros(()), torch.tensor(0), logits
+        weight = None
+        if self.class_weights and model.training:
+            weight = logits.new_tensor([self.class_weights[label] for label in self.labels])
         if self.multi:
-            total = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1).sum()
+            losses = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+            total = losses.mean(1).sum()
         else:
-            total = F.cross_entropy(logits, target, reduction="sum")
+            total = F.cross_entropy(logits, target, weight, reduction="sum")
         return total, torch.tensor(len(logits), device=logits.device), logits
 
     def decode(self, outputs: Tensor) -> list[Prediction]:

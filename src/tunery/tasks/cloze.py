@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from tunery.data import balance
 from tunery.errors import ConfigError, DataError, ModelError, near
 from tunery.protocols import SOFT, Batch, Encoded, Example, Position, Prediction, Strict, Task
 
@@ -106,6 +107,9 @@ class Cloze(Task):
         self.labels: tuple[str, ...] = ()
         self.named = False
         """Whether the user gave the labels."""
+        self.uneven = False
+        """Whether there are so many more rows of one label than of another that accuracy says little."""
+        self._counts: Counter[str] = Counter()
         self.default = ONE
         self._words: list[tuple[int, ...]] = []
         self._owners: list[int] = []
@@ -131,6 +135,11 @@ class Cloze(Task):
             )
         self.named = bool(labels)
         self.labels = tuple(labels or sorted(counts))
+        self._counts = counts
+        self.uneven = balance.ratio(counts) > balance.UNEVEN
+        self._choose()
+        if self.uneven:
+            self.notes = (balance.note(counts, self.monitor),)
         self.default = PAIR if any(example.text_pair is not None for example in examples) else ONE
         words = self.config.verbaliser
         if words is None:
@@ -143,6 +152,15 @@ class Cloze(Task):
             if label not in self.labels:
                 raise ConfigError(f"{label!r} is no label of the data", near(label, list(self.labels)), _VERBALISER)
 
+    def balance(self) -> None:
+        self.class_weights = balance.weights(self._counts, self.labels)
+
+    def _choose(self) -> None:
+        """Uneven classes are judged by the mean of the classes first."""
+        if self.uneven:
+            self.monitor = "f1_macro"  # type: ignore[misc]
+            self.metrics = tuple(dict.fromkeys((self.monitor, *self.metrics)))  # type: ignore[misc]
+
     def check(self, example: Example) -> str | None:
         if isinstance(example.label, tuple):
             return "several labels in one row"
@@ -151,10 +169,12 @@ class Cloze(Task):
         return f"label {example.label!r} is not {where}" if unknown else None
 
     def state(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "default": self.default}
+        return {"labels": list(self.labels), "default": self.default, "uneven": self.uneven}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.labels, self.default = tuple(state["labels"]), state["default"]
+        self.uneven = state.get("uneven", False)  # runs of version 0.1.0 do not say
+        self._choose()
 
     @property
     def template(self) -> Template:
@@ -272,7 +292,10 @@ class Cloze(Task):
         if target is None:
             return logits.new_zeros(()), torch.tensor(0), logits
         count = torch.tensor(len(logits), device=logits.device)
-        return F.cross_entropy(logits, target, reduction="sum"), count, logits
+        weight = None
+        if self.class_weights and model.training:
+            weight = logits.new_tensor([self.class_weights[label] for label in self.labels])
+        return F.cross_entropy(logits, target, weight, reduction="sum"), count, logits
 
     # ------------------------------------------------------------------------------------------ predictions
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from tunery.data import balance
 from tunery.errors import DataError
 from tunery.protocols import IGNORE, Batch, Encoded, Example, Position, Prediction, Strict, Task
 
@@ -40,9 +42,10 @@ class Tag(Task):
         self.tags: tuple[str, ...] = ()
         self.named = False
         """Whether the user gave the tags."""
+        self._counts: Counter[str] = Counter()
 
     def fit(self, examples: Sequence[Example], labels: Sequence[str] | None = None) -> None:
-        found = {tag for example in examples for tag in example.tags}
+        found = Counter(tag for example in examples for tag in example.tags)
         if len(found) < 2:
             raise DataError(
                 f"all words of the {len(examples)} training rows have the same tag {next(iter(found), 'none')!r}",
@@ -51,6 +54,11 @@ class Tag(Task):
             )
         self.named = bool(labels)
         self.tags = tuple(labels or sorted(found, key=lambda tag: (tag != OUTSIDE, tag)))
+        self._counts = found
+
+    def balance(self) -> None:
+        """By the words of each tag."""
+        self.class_weights = balance.weights(self._counts, self.tags)
 
     def check(self, example: Example) -> str | None:
         unknown = next((tag for tag in example.tags if tag not in self.tags), None)
@@ -99,7 +107,11 @@ class Tag(Task):
         tags = batch.get("tags")
         if tags is None:
             return logits.new_zeros((), dtype=torch.float32), torch.tensor(0), chosen
-        total = F.cross_entropy(logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORE, reduction="sum")
+        weight = None
+        if self.class_weights and model.training:
+            weight = logits.new_tensor([self.class_weights[tag] for tag in self.tags], dtype=torch.float32)
+        scores, answers = logits.float().flatten(0, 1), tags.flatten()
+        total = F.cross_entropy(scores, answers, weight, ignore_index=IGNORE, reduction="sum")
         return total, (tags != IGNORE).sum(), chosen
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
