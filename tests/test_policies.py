@@ -198,8 +198,8 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pyte
 def test_a_broken_file_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setattr(many, "WORTH_BYTES", 1)
     monkeypatch.setattr(many, "cpus", lambda: 2)
-    file = tmp_path / "a.csv"
-    file.write_text("text,label\n" + "a,b\n" * 50 + 'c,"d\n', encoding="utf-8")
-    with pytest.raises(DataError, match="never closed"):
+    file = tmp_path / "a.json"
+    file.write_text("[" + '{"text": "a", "label": "b"},\n' * 200 + "oops]", encoding="utf-8")
+    with pytest.raises(DataError, match="not JSON"):
         load_dataset(DataConfig(train=str(file)), None, 1, sample=10)
     assert "Traceback" not in capfd.readouterr().err

@@ -167,7 +167,6 @@ def test_csv_bad_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        ('text,label\na,x\n"b,y\nc,z\n', 3, "never closed"),
         ("text,text\na,x\n", 1, "two columns are called 'text'"),
         (b"te\xffxt,label\na,x\n", 1, "not UTF-8"),
         ('"text,label\na,x\n', 1, "header"),
@@ -281,3 +280,20 @@ def test_csv_round_trip(tmp_path: Path, suffix: str, values: list[tuple[str, str
     table.writerows([("a", "b"), *values])
     found = rows(write(tmp_path, f"a{suffix}", stream.getvalue()))
     assert [(value["a"], value["b"]) for _, value in found] == values
+
+
+@pytest.mark.parametrize(
+    ("content", "lines", "bad"),
+    [
+        ('text,label\na,x\n"b,y\nc,z\nd,z\n', [2, 4, 5], {3: "never closed"}),
+        ('text,label\n"b,y\nc,"z, z"\nd,z\n', [3, 4], {2: "not closed in its line"}),
+        ('text,label\n"b\nc" d,z\ne,z\n', [4], {2: "broken quotes in lines 2 to 3"}),
+        ('text,label\n"a,x\n"b,x\nc,x\n', [4], {2: "closed", 3: "closed"}),
+    ],
+)
+def test_a_lost_quote_costs_its_own_row(tmp_path: Path, content: str, lines: list[int], bad: dict[int, str]) -> None:
+    found = list(read(write(tmp_path, "a.csv", content)))
+    assert [record.line for record in found if isinstance(record, Row)] == lines
+    said = {int(r.where.rpartition(":")[2]): r.problem for r in found if isinstance(r, BadRow)}
+    assert said.keys() == bad.keys()
+    assert all(words in said[line] for line, words in bad.items())

@@ -52,6 +52,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_ASCII = bytes([*b"\t\r\n", *range(0x20, 0x7F)])
 _LONG = 1 << 12
 _BETWEEN = re.compile(rb'[ "\',;]')
 _MULTIBYTE = re.compile(rb"[\x80-\xff]+")
@@ -109,6 +110,8 @@ def utf16(head: bytes) -> Encoding | None:
         return None
     if _decodes(head, "utf-8") and zeros < 0.4 * len(head):
         return None  # text with stray zero bytes; ASCII in UTF-16 is zero bytes by half
+    if len(head) - len(head.translate(None, _ASCII)) > 0.75 * len(head):
+        return None  # so is text with broken bytes too: two ASCII characters would make a Chinese one
     head = head[: len(head) // 2 * 2]
     share, codec = max((_usual(head.decode(codec, "replace")), codec) for codec in ("utf-16-be", "utf-16-le"))
     return Encoding(codec, round(share, 2)) if share > 0.9 else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -24,21 +25,23 @@ _MARKS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
 
 def read(source: Source) -> Iterator[Record]:
-    """All values are text. Raises DataError: unusable header, a quote that is never closed."""
+    """All values are text. Raises DataError: unusable header."""
     name = source.name
     delimiter, skipped = _delimiter(source)
     with _text(source) as stream:
+        lines = _Lines(stream)
         for _ in range(skipped):
-            stream.readline()
-        table = _table(stream, delimiter)
+            next(lines, None)
+        table = _table(lines, delimiter)
         header = _header(table, source, 1 + skipped)
         while True:
-            line = table.line_num + 1 + skipped
-            where = f"{name}:{line}"
+            line = lines.count + 1
+            lines.taken.clear()
             try:
                 cells = next(table, None)
             except csv.Error as error:
-                yield _broken(error, name, line, table.line_num + skipped)
+                yield _broken(error, name, line, lines, len(header), delimiter)
+                table = _table(lines, delimiter)
                 continue
             if cells is None:
                 return
@@ -47,9 +50,33 @@ def read(source: Source) -> Iterator[Record]:
             if damaged := _DAMAGED.search("".join(cells)):
                 yield zero_byte(source, line) if damaged[0] == "\0" else broken_text(source, line)
             elif len(cells) != len(header):
-                yield BadRow(where, f"{len(cells)} cells, the header has {len(header)}", 'put cells with commas in "…"')
+                problem = f"{len(cells)} cells, the header has {len(header)}"
+                yield BadRow(f"{name}:{line}", problem, 'put cells with commas in "…"')
             else:
                 yield Row({key: cell for key, cell in zip(header, cells, strict=True) if key}, name, line)
+
+
+class _Lines:
+    """The lines of a file, of which some can be given back."""
+
+    def __init__(self, stream: Iterator[str]) -> None:
+        self._stream = stream
+        self._returned: deque[str] = deque()
+        self.count = 0
+        self.taken: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._returned.popleft() if self._returned else next(self._stream)
+        self.count += 1
+        self.taken.append(line)
+        return line
+
+    def give_back(self, lines: list[str]) -> None:
+        self.count -= len(lines)
+        self._returned.extendleft(reversed(lines))
 
 
 def looks(source: Source) -> bool:
@@ -79,7 +106,7 @@ def _text(source: Source) -> io.TextIOWrapper:
     return io.TextIOWrapper(source.open(keep_cr=True), encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _table(stream: Any, delimiter: str) -> Any:
+def _table(stream: Iterable[str], delimiter: str) -> Any:
     csv.field_size_limit(_LIMIT)
     # strict: a quote in the wrong place is an error, not a guess that swallows the rows after it
     return csv.reader(stream, delimiter=delimiter, strict=True)
@@ -119,10 +146,30 @@ def _header(table: Any, source: Source, line: int) -> list[str]:
     return header
 
 
-def _broken(error: csv.Error, name: str, first: int, last: int) -> BadRow:
-    """Raises DataError if a quote is open to the end of the file: the rows in it cannot be told apart."""
+def _broken(error: csv.Error, name: str, first: int, lines: _Lines, width: int, delimiter: str) -> BadRow:
+    """A quote without its fellow swallows the rows behind it: they are read again, without the line it is in. Lines
+    that are no rows by themselves were one cell and are left out with it.
+    """
     hint = 'write quotes inside of a cell twice (""), or save the data as JSONL'
+    behind = lines.taken[1:]
     if "unexpected end of data" in str(error):
-        raise DataError("a quote is opened and never closed", hint, f"{name}:{first}")
-    place = "" if last <= first else f" in lines {first} to {last}"
+        lines.give_back(behind)
+        return BadRow(f"{name}:{first}", "a quote is opened and never closed", hint)
+    if behind and _are_rows(behind, width, delimiter):
+        lines.give_back(behind)
+        return BadRow(f"{name}:{first}", "a quote is opened and not closed in its line", hint)
+    place = f" in lines {first} to {first + len(behind)}" if behind else ""
     return BadRow(f"{name}:{first}", f"broken quotes{place}: {error}", hint)
+
+
+def _are_rows(lines: list[str], width: int, delimiter: str) -> bool:
+    """Whether each line is a row, and has no quote but around cells. The last may have the same fault as the first."""
+    *rows, last = lines
+    if last.lstrip().startswith('"') and _QUOTED.sub("", last).count('"') == 1:
+        lines = rows
+    if any('"' in _QUOTED.sub("", line) for line in lines):
+        return False
+    try:
+        return width > 1 and all(len(cells) in (0, width) for cells in _table(lines, delimiter))
+    except csv.Error:
+        return False
