@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tunery import registry
 from tunery.data.columns import resolve, sniff
 from tunery.errors import ConfigError, DataError
-from tunery.protocols import Example, Format, Row
+from tunery.protocols import Example, Format, Message, Row
 
 FORMATS = registry.names("format")
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -18,6 +19,8 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "He
 def sample(column: str) -> Any:
     """A right value for a column of any format."""
     special = {"messages": TURNS, "history": [["q", "a"]], "answers": ["x"], "references": ["x"], "contains": ["x"]}
+    special |= {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+    special |= {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}
     special |= {"answer_start": 0, "words": ["some", "words"], "tags": ["O", "B-X"]}
     return special.get(column, f"some {column}")
 
@@ -196,7 +199,8 @@ def test_chat_good() -> None:
         ([("assistant", "a"), ("user", "b"), ("assistant", "c")], "message 1 is of the assistant"),
         ([("user", "a"), ("system", "b"), ("assistant", "c")], "message 2 is of the system"),
         ([("system", "a")], "no user message"),
-        ([("tool", "a")], "role 'tool'"),
+        ([("parrot", "a")], "role 'parrot'"),
+        ([("tool", "a")], "ends without an answer"),
         ([("user", " "), ("assistant", "c")], "message 1: content is blank"),
         ([], "no user message"),
     ],
@@ -212,14 +216,158 @@ def test_chat_bad(turns: list[tuple[str, str]], problem: str) -> None:
     [
         ("hello", "an object is needed"),
         ({"role": "user"}, "lacks content"),
-        ({"from": "human", "value": "x"}, "lacks role"),
-        ({"role": "user", "content": ["x"]}, "content is a list"),
+        ({"from": "human"}, "lacks value"),
+        ({"value": "x"}, "lacks role"),
+        ({"from": "parrot", "value": "x"}, "role 'parrot'"),
+        ({"role": "user", "content": ["x"]}, "a part that is no text"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "no text .image_url."),
+        ({"role": "user", "content": {"a": 1}}, "content is an object"),
+        ({"role": "assistant", "content": None}, "content is empty"),
+        ({"role": "assistant", "tool_calls": [{"type": "function"}]}, "without the name"),
         ({"role": ["user"], "content": "x"}, "role"),
     ],
 )
 def test_chat_bad_messages(turn: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         make("chat", messages=[turn, TURNS[1]])
+
+
+CALL = {"name": "weather", "arguments": {"city": "北京"}}
+CALL_TEXT = '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call>'
+TOOL = {"name": "weather", "description": "of a city"}
+OPENAI = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [{"type": "text", "text": "Weather"}, {"type": "text", "text": "?"}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "type": "function", "function": {**CALL, "arguments": '{"city": "北京"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+    {"role": "tool", "tool_call_id": "2", "content": "warm"},
+    {"role": "assistant", "content": "Sunny and warm."},
+]
+SHAREGPT = [
+    {"from": "human", "value": "Weather?"},
+    {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
+    {"from": "observation", "value": "sunny"},
+    {"from": "observation", "value": "warm"},
+    {"from": "gpt", "value": "Sunny and warm."},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("chat", {"messages": OPENAI, "tools": [{"type": "function", "function": TOOL}]}),
+        ("sharegpt", {"conversations": SHAREGPT, "tools": json.dumps([TOOL]), "system": "Be brief."}),
+    ],
+)
+def test_tools_are_text(name: str, values: dict[str, Any]) -> None:
+    messages = make(name, **values).messages
+    assert [m.role for m in messages] == ["system", "user", "assistant", "user", "assistant"]
+    tools = '<tools>\n{"name": "weather", "description": "of a city"}\n</tools>'
+    answers = "<tool_response>\nsunny\n</tool_response>\n<tool_response>\nwarm\n</tool_response>"
+    expected = [f"Be brief.\n\n{tools}", "Weather?", CALL_TEXT, answers, "Sunny and warm."]
+    assert [m.content for m in messages] == expected
+
+
+def test_tools_without_a_system_message_and_calls_beside_text() -> None:
+    said = [TURNS[0], {"role": "assistant", "content": "Let me see.", "function_call": {"name": "f", "arguments": "{"}}]
+    messages = make("chat", messages=said, tools="any text").messages
+    assert messages[0] == Message("system", "<tools>\nany text\n</tools>")
+    assert messages[-1].content == 'Let me see.\n<tool_call>\n{"name": "f", "arguments": "{"}\n</tool_call>'
+    assert make("chat", messages=TURNS, tools=[]).messages[0].role == "user"
+
+
+def test_two_system_messages_in_sharegpt() -> None:
+    turns = [{"from": "system", "value": "a"}, *sample("conversations")]
+    assert make("sharegpt", conversations=turns).messages[0] == Message("system", "a")
+    with pytest.raises(DataError, match="another in column 'system'"):
+        make("sharegpt", conversations=turns, system="b")
+
+
+# --------------------------------------------------------------------------------------- preferences
+
+ASKED, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", "q"), *[("assistant", a) for a in "gb"]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ("q", "g", "b"),
+        ([ASKED], [GOOD], [BAD]),
+        ("q", [ASKED, GOOD], [ASKED, BAD]),
+        ("q", GOOD, BAD),
+        ("q", json.dumps([GOOD]), json.dumps([BAD])),
+        ("q", {"from": "gpt", "value": "g"}, {"from": "gpt", "value": "b"}),
+        ("\n\nHuman: q\n\nAssistant:", "g", "b"),
+    ],
+)
+def test_preferences_are_answers(prompt: Any, chosen: Any, rejected: Any) -> None:
+    example = make("preference", prompt=prompt, chosen=chosen, rejected=rejected)
+    assert example.messages == (Message("user", "q"), Message("assistant", "g"))
+    assert example.references == ("g",)
+    assert make("preference", False, prompt=prompt).messages == (Message("user", "q"),)
+
+
+def test_preferences_with_an_input_and_a_system_message() -> None:
+    messages = make("preference", prompt="q", input="i", system="s", chosen="g", rejected="b").messages
+    assert [m.content for m in messages] == ["s", "q\n\ni", "g"]
+    said = [{"role": "system", "content": "t"}, ASKED, GOOD]
+    assert make("preference", prompt="q", chosen=said, rejected="b").messages[0] == Message("system", "t")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"chosen": "b"}, "the same"),
+        ({"chosen": []}, "'chosen' is an empty list"),
+        ({"chosen": [ASKED]}, "ends without an answer"),
+        ({"chosen": [{**ASKED, "content": "other"}, GOOD]}, "does not begin with the prompt"),
+        ({"chosen": [{"role": "assistant"}]}, "column 'chosen': message 1 lacks content"),
+        ({"prompt": [ASKED, GOOD]}, "ends with an answer"),
+    ],
+)
+def test_bad_preferences(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        make("preference", **{"prompt": "q", "chosen": "g", "rejected": "b", **values})
+
+
+def test_transcripts() -> None:
+    shared = "\n\nHuman: How far: 5 km?\n\nAssistant: Yes.\n\nHuman: Sure?"
+    example = make("transcripts", chosen=f"{shared}\n\nAssistant: I am.", rejected=f"{shared}\n\nAssistant: No")
+    assert [m.content for m in example.messages] == ["How far: 5 km?", "Yes.", "Sure?", "I am."]
+    assert example.references == ("I am.",) and example.messages[0].role == "user"
+    lines = make("transcripts", chosen="User: q\nAssistant: g\nA: 1", rejected="User: q\nAssistant: b")
+    assert [m.content for m in lines.messages] == ["q", "g\nA: 1"]
+    plain = make("preference", prompt="Human: a\n\nAssistant: b", chosen="g", rejected="b")
+    assert len(plain.messages) == 2, "only a transcript that waits for an answer is one"
+    assert make("transcripts", chosen=[ASKED, GOOD], rejected=[ASKED, BAD]).references == ("g",)
+    asking = make("transcripts", False, chosen=f"{shared}\n\nAssistant:")
+    assert asking.messages == example.messages[:3] and asking.references == ()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "problem"),
+    [
+        ("no transcript", "no 'Human:' at its beginning"),
+        ("\n\nAssistant: a\n\nHuman: b\n\nAssistant: c", "begins with the assistant"),
+        ("\n\nHuman: q\n\nAssistant:\n\nHuman: x", "turn 2 of the transcript is empty"),
+        ("\n\nHuman: q", "ends without an answer"),
+        ("\n\nHuman: other\n\nAssistant: a", "the same beginning"),
+        ("\n\nHuman: q\n\nAssistant: b", "are the same"),
+    ],
+)
+def test_bad_transcripts(chosen: str, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        make("transcripts", chosen=chosen, rejected="\n\nHuman: q\n\nAssistant: b")
+
+
+def test_everyone_is_told_what_preferences_are_for() -> None:
+    for columns in (["prompt", "chosen", "rejected"], ["chosen", "rejected"]):
+        for name in (None, sniff(columns)[0]):
+            assert any("learns the chosen answers" in note for note in resolve(columns, {}, name=name).notes)
 
 
 # -------------------------------------------------------------------------------------------- columns
@@ -240,6 +388,15 @@ def test_chat_bad_messages(turn: Any, problem: str) -> None:
         (["content"], "text", {"content": "text"}),
         (["text", "id", "url"], "text", {}),
         (["messages", "text"], "chat", {}),
+        (["id", "conversations"], "sharegpt", {}),
+        (["prompt", "chosen", "rejected"], "preference", {}),
+        (["system", "question", "chosen", "rejected"], "preference", {"question": "prompt"}),
+        (["instruction", "input", "chosen", "rejected"], "preference", {"instruction": "prompt"}),
+        (["chosen", "rejected"], "transcripts", {}),
+        (["premise", "hypothesis", "label"], "labels", {"premise": "text", "hypothesis": "text_pair"}),
+        (["source", "target"], "pairs", {"source": "prompt", "target": "response"}),
+        (["article", "highlights", "id"], "pairs", {"article": "prompt", "highlights": "response"}),
+        (["question", "response"], "pairs", {"question": "prompt"}),
     ],
 )
 def test_sniff(columns: list[str], name: str, rename: dict[str, str]) -> None:
@@ -272,6 +429,17 @@ def test_no_format_fits_tells_columns_and_needs() -> None:
     assert "'x', 'y'" in caught.value.problem
     for name in FORMATS:
         assert f"{name}: " in caught.value.problem
+
+
+def test_the_next_best_format_is_named() -> None:
+    notes = resolve(["review", "stars", "output"], {}).notes
+    assert "data.format=pairs" not in notes[0]
+    notes = resolve(["sentence", "category"], {}).notes
+    assert notes[0].startswith("format labels: the file has the columns sentence, category")
+    notes = resolve(["text", "label"], {}).notes
+    assert notes[0].endswith("(data.format=text would read text, for task lm)")
+    notes = resolve(["question", "answer"], {}).notes
+    assert notes[0].endswith("the file has the columns question, answer")
 
 
 def test_a_mapping_wins() -> None:

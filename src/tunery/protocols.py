@@ -252,6 +252,8 @@ class Format(Plugin):
     """Those of ``columns`` that hold the answer: rows to predict do without them."""
     task: ClassVar[str]
     """The task that is natural for this format."""
+    note: ClassVar[str] = ""
+    """What is said to everyone whose rows are read in this format."""
 
     def matches(self, columns: Iterable[str]) -> float:
         """How well a table with these columns fits, 0 (not at all) to 1."""

@@ -17,9 +17,13 @@ from tunery.protocols import Format
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "text": (
         *("review", "sentence", "content", "comment", "body", "document", "tweet", "utterance", "question", "query"),
-        *("sentence1", "premise", "question1", "文本", "内容", "评论", "句子", "正文"),
+        *("sentence1", "premise", "question1", "text1", "text_a", "sentence_a"),
+        *("文本", "内容", "评论", "句子", "正文", "文本1", "句子1"),
     ),
-    "text_pair": ("sentence2", "hypothesis", "question2"),
+    "text_pair": (
+        *("sentence2", "hypothesis", "question2", "text2", "text_b", "sentence_b"),
+        *("文本2", "句子2"),
+    ),
     "label": (
         *("labels", "stars", "rating", "score", "sentiment", "category", "intent", "target", "class", "topic"),
         *("标签", "类别", "分类", "情感", "意图"),
@@ -30,8 +34,16 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "context": ("passage", "上下文"),
     "words": ("tokens", "characters", "chars", "字", "词"),
     "tags": ("ner_tags", "labels", "bio", "标注"),
-    "prompt": ("input", "source", "src", "提示", "原文", "输入"),
-    "response": ("output", "completion", "target", "tgt", "summary", "响应", "译文", "摘要", "输出"),
+    "prompt": (
+        *("input", "source", "src", "question", "instruction", "article", "input_text", "source_text"),
+        *("提示", "原文", "输入"),
+    ),
+    "response": (
+        *("output", "completion", "target", "tgt", "summary", "highlights", "target_text", "output_text"),
+        *("响应", "译文", "摘要", "输出"),
+    ),
+    "chosen": ("better", "preferred"),
+    "rejected": ("worse",),
     "instruction": ("指令",),
     "input": ("输入",),
     "output": ("输出",),
@@ -109,14 +121,15 @@ def resolve(
         if best.missing:
             raise _missing(best, columns, mapping, where)
     else:
-        best = _best(fits, columns, mapping, where)
+        best, *others = _ranked(fits, columns, mapping, where)
     if best.unclear:
         raise _unclear(best, where)
-    return Columns(best.name, best.rename, _notes(best, columns, mapping, named=name is not None))
+    notes = _notes(best, columns, mapping)
+    return Columns(best.name, best.rename, notes if name else [_reason(best, others, columns), *notes])
 
 
-def _best(fits: Sequence[_Fit], columns: Sequence[str], mapping: Mapping[str, str], where: str) -> _Fit:
-    """Raises DataError: none fits, several fit equally, a mapped column is not in the file."""
+def _ranked(fits: Sequence[_Fit], columns: Sequence[str], mapping: Mapping[str, str], where: str) -> list[_Fit]:
+    """The formats that fit, the best first. Raises DataError: none fits, several fit equally, a mapped column is not in the file."""
     wanted = {known for fit in fits for known in _format(fit.name).columns}
     for known, column in mapping.items():
         if known in wanted and column not in columns and known not in columns:
@@ -131,7 +144,7 @@ def _best(fits: Sequence[_Fit], columns: Sequence[str], mapping: Mapping[str, st
             f"choose one, for example data.format={equal[0]}",
             where,
         )
-    return ranked[0]
+    return ranked
 
 
 def _format(name: str) -> type[Format]:
@@ -201,18 +214,32 @@ def _quoted(columns: Iterable[str]) -> str:
     return ", ".join(map(repr, columns))
 
 
-def _notes(fit: _Fit, columns: Sequence[str], mapping: Mapping[str, str], named: bool) -> list[str]:
-    read = [fit.rename.get(column, column) for column in columns]
+def _reason(fit: _Fit, others: Sequence[_Fit], columns: Sequence[str]) -> str:
+    """Why this format, and what else the table could be."""
+    reason = f"format {fit.name}: the file has the columns {', '.join(_used(fit, columns))}"
+    other = next((other for other in others if not other.unclear), None)
+    if other is None:
+        return reason
+    read, task = ", ".join(_used(other, columns)), _format(other.name).task
+    return f"{reason} (data.format={other.name} would read {read}, for task {task})"
+
+
+def _used(fit: _Fit, columns: Sequence[str]) -> list[str]:
+    """The columns that a format reads, as they are called in the file."""
     chosen = _format(fit.name)
-    used = [column for column in read if column in (*chosen.columns, *chosen.optional)]
-    notes = [] if named else [f"format {fit.name}: the file has the columns {', '.join(used)}"]
+    return [column for column in columns if fit.rename.get(column, column) in (*chosen.columns, *chosen.optional)]
+
+
+def _notes(fit: _Fit, columns: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
+    chosen = _format(fit.name)
+    notes = [chosen.note] if chosen.note else []
     for known, column in fit.guessed.items():
         notes.append(f"column {column!r} is read as {known} (data.columns.{known}=NAME if another is meant)")
     for known, column in mapping.items():
         if column not in columns:
             notes.append(f"data.columns.{known}={column}: no such column here")
-    unused = [column for column, known in zip(columns, read, strict=True) if known not in used]
-    if unused:
+    used = _used(fit, columns)
+    if unused := [column for column in columns if column not in used]:
         notes.append(f"columns not used: {', '.join(unused)}")
     return notes
 

@@ -25,7 +25,10 @@ class Instruct(Task):
         loss_on: Literal["answers", "last", "all"] = Field("answers", description="which tokens carry the loss")
 
     summary = "answer a question, follow an instruction, go on with a conversation"
-    formats: ClassVar[tuple[str, ...]] = ("chat", "alpaca", "qa", "pairs")
+    formats: ClassVar[tuple[str, ...]] = (
+        *("chat", "alpaca", "qa", "pairs"),
+        *("sharegpt", "preference", "transcripts"),
+    )
     metrics: ClassVar[tuple[str, ...]] = (
         "loss",
         "perplexity",
