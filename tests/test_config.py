@@ -88,7 +88,7 @@ def test_unknown_names() -> None:
         ("eval.every=0", "must be greater than or equal to 1"),
         ("eval.every=foo", "a whole number or epoch is needed"),
         ("data.columns=x", "a mapping {name: value} is needed"),
-        ("data.labels=a", "a list of texts or null is needed"),
+        ("data.labels=a", "a list of texts or a mapping {name: value} or null is needed"),
         ("model.dtype=fp16", "one of auto, float32, bfloat16 is needed"),
         ("train.trackers=tensorboard", "a list of tensorboard, wandb, mlflow, trackio is needed"),
         ("train.lr.x=3", "a number or null is needed"),

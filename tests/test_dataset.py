@@ -217,3 +217,46 @@ def test_any_json_gives_splits_or_an_error_to_act_on(write: Write, made: list[di
         assert error.hint
         return
     assert sum(map(len, found.splits.values())) + found.ledger.counts().get("dropped:bad", 0) == len(made)
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+def test_labels_are_renamed_and_ordered_by_a_mapping(write: Write) -> None:
+    rows = [{"text": f"t {i}", "label": [0, 1, True, 2.5][i % 4]} for i in range(20)]
+    data = DataConfig(train=write("a.jsonl", *rows), labels={2.5: "mixed", 1: "good", "0": "bad", "true": "good"})
+    assert data.label_names == ["mixed", "good", "bad"]
+    found = load_dataset(data, None, 1, ["train"])
+    assert [example.label for example in found.splits["train"][:4]] == ["bad", "good", "good", "mixed"]
+    assert DataConfig(labels=["b", True]).label_names == ["b", "true"]
+
+
+def test_labels_that_the_mapping_lacks_are_bad_rows(write: Write) -> None:
+    file = write("a.jsonl", *labelled(4), {"text": "t", "label": "c"}, {"text": "u", "label": ["a", "d"]})
+    data = DataConfig(train=file, labels={"a": "x", "b": "y"})
+    with pytest.raises(DataError) as caught:
+        load_dataset(data, None, 1, ["train"])
+    assert "a.jsonl:5: label 'c' is not in data.labels ('a', 'b')" in caught.value.problem
+    assert "a.jsonl:6: label 'd'" in caught.value.problem and "add c: NAME" in caught.value.hint
+    found = load_dataset(data.model_copy(update={"on_bad_row": "drop"}), None, 1, ["train"])
+    assert found.ledger.counts() == {"used:train": 4, "dropped:bad": 2}
+    examples, bad, _, _ = load_examples(file, data, need_target=False)
+    assert not bad and examples[4].label == "c", "rows to predict may have any label"
+
+
+def test_tags_and_several_labels_are_renamed(write: Write) -> None:
+    file = write("t.jsonl", {"words": ["a", "b"], "tags": ["O", "B-PER"]})
+    data = DataConfig(train=file, labels={"O": "O", "B-PER": "B-人"})
+    assert load_dataset(data, None, 1, ["train"]).splits["train"][0].tags == ("O", "B-人")
+    file = write("m.jsonl", {"text": "x", "label": ["a", "b"]}, {"text": "y", "label": []})
+    merged = load_dataset(DataConfig(train=file, labels={"a": "c", "b": "c"}), None, 1, ["train"]).splits["train"]
+    assert [example.label for example in merged] == [("c",), ()]
+
+
+def test_a_separator_makes_several_labels_of_a_cell(write: Write) -> None:
+    Path("m.csv").write_text("text,label\nx,a|b\ny,b | a\nz,a\nw,|\n", encoding="utf-8")
+    data = DataConfig(train="m.csv", label_separator="|")
+    found = load_dataset(data, None, 1, ["train"]).splits["train"]
+    assert [example.label for example in found] == [("a", "b"), ("b", "a"), ("a",), ()]
+    plain = load_dataset(DataConfig(train="m.csv"), None, 1, ["train"]).splits["train"]
+    assert plain[0].label == "a|b", "a separator is never guessed"

@@ -289,7 +289,8 @@ def test_two_system_messages_in_sharegpt() -> None:
 
 # --------------------------------------------------------------------------------------- preferences
 
-ASKED, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", "q"), *[("assistant", a) for a in "gb"]))
+ASKED = {"role": "user", "content": "q"}
+GOOD, BAD = ({"role": "assistant", "content": answer} for answer in "gb")
 
 
 @pytest.mark.parametrize(

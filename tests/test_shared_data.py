@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tunery import registry
+import tiny
+from tunery import config
 from tunery.config import DataConfig
 from tunery.data.read import read
 from tunery.protocols import Row
+from tunery.run.check import check
 from tunery.run.dataset import load_dataset
+from tunery.run.sniff import sniff
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
 MANIFEST = FOLDER / "manifest.json"
@@ -50,8 +54,6 @@ def test_every_row_is_read(entry: dict) -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_becomes_examples(name: str) -> None:
     expected = next(known for end, known in FORMATS.items() if name.endswith(end))
-    if expected not in registry.names("format"):
-        pytest.skip(f"no format {expected} yet")
     splits = ("train", "validation", "test")
     found = load_dataset(DataConfig(**{s: str(FOLDER / name / f"{s}.jsonl") for s in splits}), None, 1)
     assert found.format == expected
@@ -64,3 +66,27 @@ def test_every_set_becomes_examples(name: str) -> None:
     assert dropped.total() < 50
     assert found.ledger.rows == sum(rows.values())
     assert all(example.input_text for examples in found.splits.values() for example in examples[:100])
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_is_checked_with_no_more_than_its_path(
+    name: str, tiny_bert: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The validation rows: sniffed, split, fitted, encoded; every row in exactly one bucket."""
+    path = FOLDER / name / "validation.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if '"label"' not in lines[0]:
+        path = tmp_path / "few.jsonl"
+        path.write_text("".join(lines[:12]), encoding="utf-8")
+        lines = lines[:12]
+    sniffed = sniff(config.build({"data": {"train": str(path)}}))
+    assert not sniffed.bad and any(note.startswith("format ") for note in sniffed.dataset.notes)
+    assert any("learns the chosen answers" in note for note in sniffed.dataset.notes) == name.endswith("_preference")
+    model = tiny_bert if sniffed.task.output == "logits" else tiny_llama
+    if model is tiny_llama:  # its tokens are short ones
+        model = Path(shutil.copytree(tiny_llama, tmp_path / "llama"))
+        tiny.edit_config(model, max_position_embeddings=8192)
+    given = {"data": {"train": str(path), "max_length": 8192 if sniffed.task.output == "text" else None}}
+    found = check(config.build(given | {"model": str(model)}))
+    assert found["rows_read"] == len(lines) == found["used"] + sum(found["dropped"].values())
+    assert found["task"] == sniffed.task.name and not found["dropped"].get("bad")

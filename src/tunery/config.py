@@ -51,7 +51,13 @@ class DataConfig(Section):
     encoding: str | None = Field(None, description="of text files, gb18030 for example; found out if not named")
     format: str | None = Field(None, description="how columns become examples; sniffed if not named")
     columns: dict[str, str] = Field({}, description="column mapping, {name tunery knows: name in the file}")
-    labels: list[str] | None = Field(None, description="label names in order; default: those of train, sorted")
+    labels: list[str] | dict[str, str] | None = Field(
+        None,
+        description="names in order, or {label in the file: name} to rename; default: those of train, sorted",
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="cuts a label cell into several labels (a|b); default: it is one label"
+    )
     holdout: float = Field(0.1, gt=0, lt=1, description="share of train held out where no validation is given")
     group: str | None = Field(None, description="column whose rows stay together when rows are held out")
     time: str | None = Field(None, description="column with a date or number: the latest rows are held out")
@@ -82,7 +88,18 @@ class DataConfig(Section):
     @classmethod
     def _label_names(cls, value: Any) -> Any:
         """``true`` is the label "true", as it is in a data file."""
-        return [str(v).lower() if isinstance(v, bool) else v for v in value] if isinstance(value, list) else value
+
+        def text(label: Any) -> Any:
+            return str(label).lower() if isinstance(label, bool) else label
+
+        if isinstance(value, Mapping):
+            return {str(text(key)): text(name) for key, name in value.items()}
+        return [text(label) for label in value] if isinstance(value, list) else value
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The labels in their order, under the names they have after renaming."""
+        return list(dict.fromkeys(self.labels.values())) if isinstance(self.labels, dict) else self.labels
 
     @field_validator("clean", "augment", mode="before")
     @classmethod

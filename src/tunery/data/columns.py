@@ -129,7 +129,10 @@ def resolve(
 
 
 def _ranked(fits: Sequence[_Fit], columns: Sequence[str], mapping: Mapping[str, str], where: str) -> list[_Fit]:
-    """The formats that fit, the best first. Raises DataError: none fits, several fit equally, a mapped column is not in the file."""
+    """The formats that fit, the best first.
+
+    Raises DataError: none fits, several fit equally, a mapped column is not in the file.
+    """
     wanted = {known for fit in fits for known in _format(fit.name).columns}
     for known, column in mapping.items():
         if known in wanted and column not in columns and known not in columns:

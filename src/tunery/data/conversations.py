@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from tunery.data import cells
 from tunery.errors import DataError
@@ -156,10 +157,8 @@ def _calls(row: Row, place: str, content: Any, calls: Any) -> str:
             raise DataError(f"{place}: a tool call without the name of its function", hint, row.where)
         arguments = inner.get("arguments", {})
         if isinstance(arguments, str):
-            try:
+            with suppress(ValueError, RecursionError):  # anything but JSON stays text
                 arguments = json.loads(arguments)
-            except (ValueError, RecursionError):
-                pass  # the model wrote something else: it stays text
         found.append(f"<tool_call>\n{_compact({'name': inner['name'], 'arguments': arguments})}\n</tool_call>")
     return "\n".join(found)
 
@@ -235,4 +234,4 @@ def as_list(value: Any) -> list[Any] | None:
     value = cells.unpacked(value, dict)
     if isinstance(value, dict):
         return [value]
-    return cast("list[Any]", value) if isinstance(value, list) else None
+    return value if isinstance(value, list) else None

@@ -66,7 +66,7 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS, sample: int | None =
         dataset.notes = [note for note in dataset.notes if not note.endswith(_DROP_NOTE)]
     section = config.task or registry.config_class("task", dataset.task).model_validate({"name": dataset.task})
     task: Task = registry.get("task", dataset.task)(section)
-    refusal = _fit(task, dataset, config.data.labels)
+    refusal = _fit(task, dataset, config.data.label_names)
     dataset.notes += weighed(task, config)
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)

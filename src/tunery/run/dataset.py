@@ -11,7 +11,7 @@ from typing import Any
 
 from tunery import registry
 from tunery.config import DataConfig, Files
-from tunery.data import policies
+from tunery.data import labels, policies
 from tunery.data.columns import Columns, resolve
 from tunery.data.findings import Finding
 from tunery.data.ledger import Ledger
@@ -219,7 +219,8 @@ def _load(
             bad.append(record)
             return
         try:
-            example = reader.example(_renamed(record, columns.rename), need_target)
+            row = labels.split(_renamed(record, columns.rename), data.label_separator)
+            example = labels.renamed(reader.example(row, need_target), data.labels, need_target)
             if column:
                 example = replace(example, group=_group(record, column))
             cleaned = cleaning.row(example, part.cleaned, leave_out=need_target) if cleaning else example

@@ -222,5 +222,5 @@ def _verified(config: Config) -> Dataset:
     """What check and train do before they open the model. Raises DataError where they would."""
     dataset = load_dataset(config.data, config.task_name, config.train.seed)
     task: Task = registry.get("task", str(config.task_name))(config.task)
-    task.fit(dataset.splits["train"], config.data.labels)
+    task.fit(dataset.splits["train"], config.data.label_names)
     return dataset

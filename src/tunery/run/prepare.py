@@ -48,7 +48,7 @@ def prepare(config: Config) -> Prepared:
     task, method = build.parts(config)
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
-    task.fit(dataset.splits["train"], config.data.labels)
+    task.fit(dataset.splits["train"], config.data.label_names)
     for note in weighed(task, config):
         say(note)
     _refuse_unknown(dataset, task, config)
