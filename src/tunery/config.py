@@ -145,6 +145,7 @@ class EvalConfig(Section):
     generate_rows: int = Field(
         50, ge=0, description="validation rows answered at the end of train; eval answers all rows"
     )
+    baselines: bool = Field(True, description="score what needs no model (majority, TF-IDF, …) on the same rows")
 
 
 class RunConfig(Section):

@@ -12,7 +12,9 @@ from tunery.cli._text import scores, table, width
 
 def show(result: dict[str, Any]) -> None:
     click.echo(f"{result['rows']} rows of {result['data']}")
-    scores({"tuned": result["metrics"]})
+    scores({**result["baselines"], "tuned": result["metrics"]})
+    for line in result["verdicts"]:
+        click.echo(line)
     confusion = result.get("confusion")
     if confusion and len(confusion["labels"]) <= 12:
         click.echo("\nrows: true label, columns: predicted label")

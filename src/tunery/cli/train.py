@@ -15,10 +15,12 @@ def show(result: dict[str, Any]) -> None:
     if "folds" in result:
         _folds(result)
         return
-    scores({"base": result["base"], "tuned": result["metrics"]})
+    scores({"base": result["base"], **result["baselines"], "tuned": result["metrics"]})
     if result.get("test_metrics"):
         click.echo("\non the test rows:")
-        scores({"base": result["base_test"], "tuned": result["test_metrics"]})
+        scores({"base": result["base_test"], **result["test_baselines"], "tuned": result["test_metrics"]})
+    for line in result["verdicts"]:
+        click.echo(f"\n{line}")
     click.echo(
         f"\n{result['steps']} steps in {result['seconds']:.0f} s, {result['tokens_per_second']:.0f} tokens/s, "
         f"{result['trainable_parameters']:,} parameters trained, {size(result['peak_memory_bytes'])} of memory"

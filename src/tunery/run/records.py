@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunery.evaluate import Results
@@ -85,7 +85,14 @@ def logging_to(run: RunDir, earlier: Sequence[logging.LogRecord] = ()) -> Iterat
         yield
 
 
-def write_results(run: RunDir, name: str, split: Split, task: Task, results: Results) -> None:
+def write_results(
+    run: RunDir,
+    name: str,
+    split: Split,
+    task: Task,
+    results: Results,
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
     """``eval/NAME/results.json`` and ``predictions.jsonl``."""
     if isinstance(run, Watched):
         return
@@ -96,6 +103,7 @@ def write_results(run: RunDir, name: str, split: Split, task: Task, results: Res
             "rows": len(split.examples),
             "generated_rows": results.generated_rows,
             "metrics": results.metrics,
+            "baselines": dict(baselines or {}),
             "confusion": results.confusion,
         },
     )

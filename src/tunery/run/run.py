@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tunery import baselines, scoring
 from tunery import config as configuration
-from tunery import scoring
 from tunery.data import soft
 from tunery.data.inputs import FileNames, label
 from tunery.data.ledger import Ledger
@@ -20,7 +20,7 @@ from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt
 from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
-from tunery.run import build
+from tunery.run import beside, build
 from tunery.run import folds as validation
 from tunery.run import train as training
 from tunery.run.cleaning import Cleaned, Cleaning
@@ -85,9 +85,12 @@ class Run:
             "trainable_parameters": m.get("parameters", {}).get("trainable"),
             "metrics": m.get("metrics"),
             "base": m.get("base_metrics"),
+            "baselines": m.get("baselines") or {},
+            "verdicts": m.get("verdicts") or [],
         }
         if m.get("test_metrics"):
             found |= {"test_metrics": m["test_metrics"], "base_test": m.get("base_test_metrics")}
+            found["test_baselines"] = m.get("test_baselines") or {}
         return found
 
     # ----------------------------------------------------------------------------------------- numbers
@@ -102,7 +105,8 @@ class Run:
     ) -> dict[str, Any]:
         """Score the model on new rows, or on the run's own test (else validation) files.
 
-        Returns ``{"run", "data", "rows", "metrics", "confusion"}``; writes ``eval/NAME/`` into the run.
+        Returns ``{"run", "data", "rows", "metrics", "baselines", "verdicts", "confusion", "dropped"}``; writes
+        ``eval/NAME/`` into the run.
         Raises DataError, ConfigError (a metric that does not fit the task).
         """
         if metrics:
@@ -118,12 +122,17 @@ class Run:
             EVALUATION, examples, tuned.task, tuned.tokenizer, self.config.data, settings.max_length, ledger
         )
         results = evaluate(tuned.model, tuned.task, tuned.tokenizer, split.examples, split.rows, settings, progress)
-        write_results(self.dir, name or label(files), split, tuned.task, results)
+        known = beside.of(self.dir, "test") if data is None and metrics is None and self.config.data.test else {}
+        simple = known or beside.at_evaluation(self.dir, self.config, tuned.task, split.examples, metrics)
+        write_results(self.dir, name or label(files), split, tuned.task, results, simple)
+        line = baselines.verdict(tuned.task, results.metrics, simple, "evaluated")
         return {
             "run": str(self.path),
             "data": names[0] if len(names) == 1 else names,
             "rows": len(split.examples),
             "metrics": results.metrics,
+            "baselines": simple,
+            "verdicts": [line] if line else [],
             "confusion": results.confusion,
             "dropped": ledger.summary()["dropped"],
         }

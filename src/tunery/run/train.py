@@ -16,7 +16,7 @@ from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
 from tunery.models.load import Base
-from tunery.run import build, processes
+from tunery.run import beside, build, processes
 from tunery.run.encode import model_limit
 from tunery.run.manifest import record, run_name, timestamp
 from tunery.run.prepare import Prepared, prepare
@@ -106,6 +106,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
     machine.reset_peak_memory()
     model, head = build.with_head(base, task, config)
     _evaluate_base(run, prepared, model)
+    beside.at_training(run, prepared)
     build.attach(method, task, model, head, config)
     trained = weights.trainable(model)
     run.update_manifest(
@@ -116,12 +117,11 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
     )
     tuned = build.Tuned(base, task, method, model, head)
     now = _loop(run, prepared, tuned, resume)
-    validation = _scores(prepared, model, "validation", None)
-    write_results(run, "validation", prepared.splits["validation"], task, validation)
-    test = None
-    if "test" in prepared.splits:
-        test = _scores(prepared, model, "test", None)
-        write_results(run, "test", prepared.splits["test"], task, test)
+    found = {
+        split: _scores(prepared, model, split, None) for split in ("validation", "test") if split in prepared.splits
+    }
+    for split, results in found.items():
+        write_results(run, split, prepared.splits[split], task, results, beside.of(run, split))
     if processes.first():
         with writing(run.model) as scratch:
             tuned.save(scratch)
@@ -136,8 +136,9 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
         seconds=round(now.seconds, 3),
         tokens_per_second=round(now.tokens / max(now.seconds, 1e-9), 1),
         peak_memory_bytes=machine.peak_memory(base.device),
-        metrics=validation.metrics,
-        test_metrics=test.metrics if test else None,
+        metrics=found["validation"].metrics,
+        test_metrics=found["test"].metrics if "test" in found else None,
+        verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
     )
 
 
