@@ -23,9 +23,10 @@ demo: install  ## fine-tune smollm2 on the invented shop's questions and compare
 test: install lint  ## everything that CI checks
 	$(BIN)/tunery models pull smollm2 minilm
 	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/test_suite.py
+	$(MAKE) suite
 
-suite: install  ## every method with every task on every tiny architecture (about a quarter of an hour)
-	$(BIN)/python -m pytest tests/test_suite.py
+suite: install  ## every method with every task on every tiny architecture
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup tests/test_suite.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,14 +40,17 @@ docs: install  ## regenerate the tables in the documentation
 	$(BIN)/python scripts/docs.py
 	$(BIN)/python scripts/methods.py
 
-real: install  ## accuracies on the real data sets (about half an hour)
-	$(BIN)/tunery models pull minilm
+real: install  ## scores on the real data sets (several hours)
+	$(BIN)/tunery models pull minilm smollm2
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python scripts/results.py
 
 bench: install  ## speed and memory beside transformers.Trainer (about half an hour)
 	$(BIN)/tunery models pull smollm2
 	$(BIN)/python benchmarks/sft.py
+	$(PIP) -c constraints.txt datasets
+	$(BIN)/python benchmarks/data.py
 	$(BIN)/python scripts/results.py
 
 clean:

@@ -158,10 +158,11 @@ def test_csv_cells_may_be_long(tmp_path: Path) -> None:
 def test_csv_bad_rows(tmp_path: Path) -> None:
     content = b'text,label\na,x,y\nb\n"c"d,x\ne,\xff\n"f\n"g,y\nh,z\n'
     found = bad(write(tmp_path, "a.csv", content))
-    assert [line for line, _ in found] == ["2", "3", "4", "5", "6"]
+    assert [line for line, _ in found] == ["2", "3", "4", "5", "6", "7"]
     assert found[0][1] == "3 cells, the header has 2"
     assert "not UTF-8" in found[3][1]
-    assert "lines 6 to 7" in found[4][1]
+    assert "not closed in its line" in found[4][1]
+    assert "never closed" in found[5][1]
 
 
 @pytest.mark.parametrize(
