@@ -16,12 +16,14 @@ from tunery import config, registry
 from tunery.data import chance
 from tunery.data.rows import fingerprint
 from tunery.data.words import pieces, places
-from tunery.errors import ConfigError, TuneryError
+from tunery.errors import ConfigError, DataError, TuneryError
 from tunery.protocols import Augmenter, Example
+from tunery.run import train as training
 from tunery.run.augmentation import Augmentation
 from tunery.run.check import check
 from tunery.run.dataset import Dataset, load_dataset
 from tunery.run.run import Run
+from tunery.train.loop import Trainer
 
 ENGLISH = "The room was not clean, but the friendly staff helped us with a good meal and a small upgrade."
 CHINESE = "房间不干净，但是服务员很热情，晚饭也很好吃。"
@@ -236,3 +238,35 @@ def test_a_run_with_cleaning_and_augmentation(tiny_bert: Path, tmp_path: Path) -
     plainly = train(tmp_path, tiny_bert, file, data__clean=["html"], train__max_steps=4)
     assert digests(plainly.path / "model") != digests(run.path / "model")
     assert Run(run.path).predict(["<p>great parcel</p>"]) == Run(run.path).predict(["great parcel"])
+
+
+def test_resuming_from_another_folder_is_exact(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same copies and class weights, though files have other names then; a changed list of words is refused."""
+    monkeypatch.chdir(tmp_path)
+    write(Path("t.jsonl"), labelled(24))
+    Path("words.txt").write_text("parcel, packet\n", encoding="utf-8")
+    steps = [{"name": "swap"}, {"name": "synonym", "file": "words.txt", "share": 1}]
+    settings: dict[str, Any] = {"data__clean": ["html"], "data__augment": steps, "train__class_weights": "balanced"}
+    settings |= {"train__max_steps": 6, "train__checkpoint_every": 2, "train__dropout": 0.2}
+    whole = train(tmp_path / "whole", tiny_bert, Path("t.jsonl"), **settings)
+    step = Trainer.step
+
+    def dying(self: Trainer) -> dict[str, float]:
+        if self.now.step == 4:
+            raise SystemExit("killed")
+        return step(self)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Trainer, "step", dying)
+        train(tmp_path / "runs", tiny_bert, Path("t.jsonl"), **settings, run__name="cut")
+    monkeypatch.chdir("/")
+    Path(tmp_path / "words.txt").write_text("parcel, box\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"words.txt: the data changed"):
+        training.resume(tmp_path / "runs/cut")
+    Path(tmp_path / "words.txt").write_text("parcel, packet\n", encoding="utf-8")
+    resumed = training.resume(tmp_path / "runs/cut")
+    name = "adapter_model.safetensors"
+    assert digests(resumed.path / "model")[name] == digests(whole.path / "model")[name]
+    assert json.loads(resumed.ledger_file.read_text())["augmented"] == whole.manifest["augmented"]
