@@ -18,6 +18,9 @@ from tunery.errors import ConfigError, DataError
 from tunery.protocols import IGNORE, Example, Message
 
 CHATML = templates.TEMPLATES["chatml"]
+ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>"}
+BEFORE = {"human_assistant": " "}
+"""What an answer begins with in that template."""
 PLAIN = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -111,10 +114,10 @@ def test_named_templates_teach_exactly_the_answer(
     tokenizer = request.getfixturevalue(which)
     ids, labels = render(turns("怎么退货?", answer), tokenizer, templates.find(name, tokenizer))
     (text,) = learnt(ids, labels, tokenizer)
-    end = "<|im_end|>" if name == "chatml" else tokenizer.eos_token
-    if name == "chatml" and which != "chat":  # there <|im_end|> is no token, so the EOS closes the answer
+    end = ENDS.get(name, tokenizer.eos_token)
+    if name in ENDS and end != tokenizer.eos_token:  # there it is no token, so the EOS closes the answer
         end += tokenizer.eos_token
-    assert text == answer + end
+    assert text == BEFORE.get(name, "") + answer + end
     last = max(i for i, label in enumerate(labels) if label != IGNORE)
     assert ids[last] == tokenizer.eos_token_id
 
@@ -149,9 +152,9 @@ def test_labels_of_random_conversations_decode_to_their_answers(chat: Any, bare:
         ]
         for tokenizer in (chat, bare):
             for name in templates.TEMPLATES:
-                end = "<|im_end|>" if name == "chatml" else tokenizer.eos_token
-                expected = [answer + end for answer in contents[1::2]]
-                if name == "chatml" and tokenizer is bare:
+                end = ENDS.get(name, tokenizer.eos_token)
+                expected = [BEFORE.get(name, "") + answer + end for answer in contents[1::2]]
+                if end != tokenizer.eos_token:
                     expected[-1] += tokenizer.eos_token
                 ids, labels = render(turns(*contents), tokenizer, templates.find(name, tokenizer))
                 assert learnt(ids, labels, tokenizer) == expected, (name, contents)

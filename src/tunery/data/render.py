@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunery.data import soft
+from tunery.data import sandbox, soft
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import IGNORE, SOFT, Encoded, Example, Message
 
@@ -25,33 +25,14 @@ def render_text(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
 ) -> str:
     """The text a model sees; ``ask`` adds what stands before an answer. Raises ConfigError for a bad template."""
-    import jinja2
-
-    plain = [{"role": m.role, "content": m.content} for m in messages]
-    jinja = soft.compiled(template)
-    try:
-        text = tokenizer.apply_chat_template(plain, chat_template=jinja, tokenize=False, add_generation_prompt=ask)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise ConfigError(f"the chat template refuses this conversation: {error}", "", "task.template") from None
-    return str(text)
+    return render_texts([messages], tokenizer, template, ask)[0]
 
 
 def render_texts(
     conversations: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
 ) -> list[str]:
-    """``render_text`` of many conversations, at a tenth of the cost. Raises ConfigError if one is refused."""
-    import jinja2
-
-    if len(conversations) < 2:
-        return [render_text(messages, tokenizer, template, ask) for messages in conversations]
-    plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
-    jinja = soft.compiled(template)
-    try:
-        return list(
-            tokenizer.apply_chat_template(plain, chat_template=jinja, tokenize=False, add_generation_prompt=ask)
-        )
-    except (jinja2.TemplateError, TypeError, ValueError):  # say which, in the words for one
-        return [render_text(messages, tokenizer, template, ask) for messages in conversations]
+    """``render_text`` of many conversations. Raises ConfigError if one is refused."""
+    return sandbox.render(soft.compiled(template), conversations, tokenizer, ask)
 
 
 def answer_spans(
@@ -105,7 +86,7 @@ def encode_turns(
 ) -> tuple[list[int], list[int]]:
     """As ``encode_text``, but no token reaches from a question into its answer, whose [start, end) are ``spans``.
 
-    ("Assistant: " + "Paris" would share the token " Paris": it could neither be learnt nor asked for.)
+    ("输出：" + "，" may share a token: it could neither be learnt nor asked for.)
     ``count``: number of soft tokens in the template.
     """
 

@@ -1,7 +1,8 @@
 """Chat templates by name: Jinja over ``messages``, as in ``tokenizer.chat_template``.
 
-A template that the user gives is Jinja as well, rendered in transformers' sandbox. A model without a chat
-template of its own gets ``human_assistant``, which needs no special tokens.
+A template that the user gives is Jinja as well, rendered within limits (``sandbox.py``). A model without a chat
+template of its own gets ``human_assistant``, which needs no special tokens. There the space before an answer is part of
+it: " Paris" is one token, which a prompt that ends with a space could not be followed by.
 """
 
 from __future__ import annotations
@@ -23,19 +24,27 @@ _TURNS = (
 )
 
 
-def _turns(system: str, user: str, ask: str) -> str:
-    """A template from its pieces; an assistant turn is the generation prompt, the answer and the end token."""
-    assistant = ask + "{{ m.content }}{{ eos_token }}\n"
+def _turns(system: str, user: str, ask: str, apart: str = "") -> str:
+    """A template from its pieces; an assistant turn is the generation prompt, the answer and the end token.
+
+    ``apart`` stands between the two and is part of the answer.
+    """
+    assistant = ask + apart + "{{ m.content }}{{ eos_token }}\n"
     return _TURNS.format(system=system, user=user, assistant=assistant, ask=ask)
 
 
 TEMPLATES: dict[str, str] = {
-    "human_assistant": _turns("{{ m.content }}\n\n", "Human: {{ m.content }}\n", "Assistant: "),
+    "human_assistant": _turns("{{ m.content }}\n\n", "Human: {{ m.content }}\n", "Assistant:", " "),
     "alpaca": _turns("{{ m.content }}\n\n", "### Instruction:\n{{ m.content }}\n\n", "### Response:\n"),
     "zh_instruct": _turns("{{ m.content }}\n\n", "指令：{{ m.content }}\n", "输出："),
     "chatml": (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    ),
+    "llama3": (
+        "{% for m in messages %}"
+        "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + '<|eot_id|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
     ),
 }
 

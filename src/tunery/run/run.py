@@ -214,7 +214,7 @@ class Run:
         def more(_index: int, token: int) -> None:
             nonlocal shown
             ids.append(token)
-            text = tuned.tokenizer.decode(ids, skip_special_tokens=True)
+            text = tuned.tokenizer.decode(ids, skip_special_tokens=True).lstrip()
             if on_text and not text.endswith("\ufffd"):  # half a character is not shown yet
                 on_text(text[len(shown) :])
                 shown = text
