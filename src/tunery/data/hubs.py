@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from tunery.data.inputs import ROLES
-from tunery.errors import DataError, ResourceError
+from tunery.errors import DataError, ResourceError, TuneryError
 from tunery.models import cache, hub
 from tunery.models.convert import first_line
-from tunery.models.quiet import quiet
+from tunery.models.quiet import quiet_hub
 from tunery.rundir import write_json
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -128,7 +128,7 @@ def _listing(repo: str, revision: str | None, name: str) -> tuple[str, list[str]
     from huggingface_hub import HfApi, constants
 
     known = cache.root() / "datasets" / f"{repo.replace('/', '--')}@{(revision or 'main').replace('/', '-')}.json"
-    quiet()
+    quiet_hub()
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
@@ -210,6 +210,8 @@ def _modelscope(repo: str, revision: str | None, name: str) -> Path:
         hub.reach_modelscope(repo)
         patterns = [f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
+    except TuneryError as error:
+        raise DataError(error.problem, error.hint, name) from error
     except Exception as error:
         raise DataError(
             f"ModelScope cannot give {repo}: {first_line(error)}", "check its name and the network", name

@@ -12,14 +12,21 @@ from functools import cache
 
 
 @cache
-def quiet() -> None:
-    """Set it once per process, through the libraries' own switches; imports transformers."""
+def quiet_hub() -> None:
+    """The same for downloads alone, without importing transformers."""
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging as transformers_logging
 
     disable_progress_bars()
     hub_logging.set_verbosity_error()
+
+
+@cache
+def quiet() -> None:
+    """Set it once per process, through the libraries' own switches; imports transformers."""
+    from transformers.utils import logging as transformers_logging
+
+    quiet_hub()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for name in ("gguf", "bitsandbytes", "torch.distributed.elastic"):

@@ -1,0 +1,206 @@
+"""Datasets from a hub: a small server of our own in its place, each case in a process with HF_ENDPOINT set."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_hub import SHA, Hub
+from tunery.data import hubs
+from tunery.data.read import read
+from tunery.errors import DataError
+from tunery.protocols import Row
+
+PROBE = """
+import json, sys, time
+from tunery.data.read import read
+from tunery.errors import TuneryError
+for name in sys.argv[1:]:
+    name, _, role = name.partition("=")
+    since = time.monotonic()
+    try:
+        records = read(name, role=role or "train")
+        rows = [[record.where, dict(record.values)] for record in records]
+        print(json.dumps({"rows": rows, "notes": records.notes, "hashes": records.hashes()}), flush=True)
+    except TuneryError as error:
+        print(json.dumps({**error.as_dict(), "seconds": time.monotonic() - since}), flush=True)
+"""
+
+
+class Datasets(Hub):
+    """The same questions about datasets."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/":
+            self.answer(200, b"")
+        elif path.startswith("/api/datasets/"):
+            self.asked.append(self.path)
+            self.about(path.removeprefix("/api/datasets/").split("/"))
+        else:
+            self.path = self.path.replace("/datasets/", "/", 1)
+            super().do_GET()
+
+
+@contextmanager
+def serving(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+    handler = type("Handler", (Datasets,), {"repos": repos, "asked": asked})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def probe(endpoint: str, home: Path, *names: str, **settings: str) -> list[dict[str, Any]]:
+    """Read datasets in a new process → one answer a name."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    environment |= {"PYTHONPATH": str(Path(hubs.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *names],
+        env=environment | settings,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stderr == "", "no progress bars, no warnings"
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+
+
+REPOS = {
+    "org/shards": {
+        "README.md": b"# text",
+        "shards.py": b"import os; os.abort()",
+        "data/train-00000-of-00002.jsonl": lines("a", "b"),
+        "data/train-00001-of-00002.jsonl.gz": gzip.compress(lines("c")),
+        "data/test-00000-of-00001.csv": b"text,label\nd,x\n",
+    },
+    "org/plain": {"everything.jsonl": lines("a")},
+    "org/subsets": {"en/train.jsonl": lines("hello"), "zh/train.jsonl": lines("你好"), "zh/test.jsonl": lines("再见")},
+    "org/script": {"script.py": b"import os; os.abort()", "model.pkl": b"\x80\x04"},
+}
+
+
+def test_datasets(tmp_path: Path) -> None:
+    names = [
+        "hf:org/shards", "org/shards=test", "hf:org/shards/test", "hf:org/shards/data/test-00000-of-00001.csv",
+        "org/plain", "hf:org/subsets/zh", "hf:org/subsets/zh/test",
+    ]  # fmt: skip
+    with serving(REPOS) as (endpoint, asked):
+        shards, test, same, file, plain, zh, zh_test = probe(endpoint, tmp_path, *names)
+        assert not any(".py" in path or ".pkl" in path for path in asked), "a script is not even fetched"
+    begin = "hf:org/shards/data"
+    assert shards["rows"] == [
+        [f"{begin}/train-00000-of-00002.jsonl:1", {"text": "a"}],
+        [f"{begin}/train-00000-of-00002.jsonl:2", {"text": "b"}],
+        [f"{begin}/train-00001-of-00002.jsonl.gz:1", {"text": "c"}],
+    ]
+    assert shards["notes"][0].startswith("hf:org/shards: 2 files, data/train-00000-of-00002.jsonl to ")
+    assert SHA[:8] in shards["notes"][0]
+    assert len(shards["hashes"]) == 2
+    assert test["rows"] == same["rows"] == file["rows"]
+    assert test["rows"] == [[f"{begin}/test-00000-of-00001.csv:2", {"text": "d", "label": "x"}]]
+    assert [values for _, values in plain["rows"]] == [{"text": "a"}]
+    assert [values for _, values in zh["rows"]] == [{"text": "你好"}]
+    assert [values for _, values in zh_test["rows"]] == [{"text": "再见"}]
+
+    again, other, offline = *probe(endpoint, tmp_path, names[0], "hf:org/other"), probe(
+        endpoint, tmp_path, names[0], HF_HUB_OFFLINE="1"
+    )[0]  # fmt: skip
+    assert again["rows"] == offline["rows"] == shards["rows"], "what was fetched is there without network"
+    assert "the version fetched last" in again["notes"][0]
+    assert f"cannot reach {endpoint}" in other["problem"] and other["seconds"] < 10
+    assert "cannot reach" in other["problem"] and other["code"] == 3
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    cases = {
+        "hf:org/nothing": "no dataset 'org/nothing', neither a local file nor at http",
+        "org/nothing": "no dataset 'org/nothing'",
+        "hf:org/gated": "org/gated is gated",
+        "hf:org/broken": "cannot give org/broken",
+        "hf:org/plain@no-such-branch": "org/plain has no revision 'no-such-branch'",
+        "hf:org/script": "a loading script is never run",
+        "hf:org/plain=test": "has no test files",
+        "hf:org/subsets": "several sets of train rows",
+        "hf:org/subsets/de": "has no data files in 'de'",
+        "hf:org": "not the name of a dataset",
+        "hf:../../etc/passwd": "",
+    }
+    with serving(REPOS) as (endpoint, _):
+        for (name, problem), answer in zip(cases.items(), probe(endpoint, tmp_path, *cases), strict=True):
+            assert problem in answer["problem"], (name, answer)
+            assert answer["code"] == 3 and answer["hint"] and answer["where"]
+
+
+def test_silent_network(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        (answer,) = probe(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path, "hf:org/name")
+    assert "cannot reach" in answer["problem"]
+    assert answer["seconds"] < 10
+
+
+def test_choice_of_files() -> None:
+    def choose(*names: str, rest: str = "", role: str = "train") -> list[str]:
+        return hubs.choose(names, rest, role, "hf:org/name")
+
+    assert choose("a/train.csv", "b.json", "train.md") == ["a/train.csv"]
+    assert choose("train.csv", "train.parquet", "train.jsonl") == ["train.parquet"], "the same rows in several forms"
+    assert choose("x_train_v2.json", "x_dev.json", role="validation") == ["x_dev.json"]
+    assert choose("training-notes.csv", "b.csv") == ["b.csv", "training-notes.csv"], "nothing says what they are for"
+    assert choose("../train.csv", "/train.csv", ".git/train.csv", "train.csv") == ["train.csv"]
+    assert choose("train/0000.parquet", "test/0000.parquet", "dataset_infos.json") == ["train/0000.parquet"]
+    with pytest.raises(DataError, match="it has test, train"):
+        choose("train.csv", "test.csv", role="validation")
+
+
+class FakeModelScope:
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def snapshot_download(self, repo: str, repo_type: str, **settings: Any) -> str:
+        assert (repo, repo_type) == ("org/name", "dataset")
+        assert "*.py" not in settings["allow_patterns"]
+        return str(self.answer)
+
+
+def test_modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelscope", None)
+    with pytest.raises(DataError, match=r"tunery\[modelscope\]"):
+        read("modelscope:org/name")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_bytes(lines("a"))
+    monkeypatch.setitem(sys.modules, "modelscope", FakeModelScope(tmp_path))
+    monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"cannot reach http://127\.0\.0\.1:9"):
+        read("modelscope:org/name")
+    with serving({}) as (endpoint, _):
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", endpoint)
+        (record,) = read("modelscope:org/name/train")
+    assert isinstance(record, Row)
+    assert record.where == "modelscope:org/name/data/train.jsonl:1"
