@@ -233,6 +233,16 @@ def test_changed_data_is_refused(tiny_bert: Path, data: Path, tmp_path: Path) ->
         training.resume(path)
 
 
+def test_a_folder_with_another_file_is_other_data(tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    folder = write(tmp_path / "rows" / "a.jsonl", labelled(30)).parent
+    path = interrupted(tmp_path, tiny_bert, folder)
+    added = write(folder / "b.jsonl", [{"text": "one more", "label": "good"}])
+    with pytest.raises(DataError, match="data changed") as caught:
+        training.resume(path)
+    assert caught.value.where == str(added)
+
+
 def test_a_changed_base_model_is_refused(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

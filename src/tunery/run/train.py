@@ -52,7 +52,9 @@ def resume(path: str | Path) -> RunDir:
         if manifest.get("status") == "completed":
             raise ModelError("this run is completed", "tunery train makes a new run", str(path))
         prepared = prepare(run.config())
-        changed = [f for f, h in manifest["data"].items() if prepared.dataset.hashes.get(f) != h]
+        # a folder may have lost or got files
+        before, now = manifest["data"], prepared.dataset.hashes
+        changed = sorted(file for file in before.keys() | now.keys() if before.get(file) != now.get(file))
         if changed:
             raise DataError("the data changed since the run began", "train a new run", changed[0])
         if prepared.base.hash() != manifest["base"]["hash"]:
