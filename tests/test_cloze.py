@@ -241,7 +241,7 @@ def test_rows_that_cannot_be_used(tiny_gpt2: Path) -> None:
     for example in examples:
         ledger.add(example.where, "used:train")
     split = encode_split("train", examples, task, tokenizer, DataConfig(on_bad_row="drop"), 64, ledger)
-    assert split.examples == examples[3:]
+    assert list(split.examples) == examples[3:]
     for example, problem in zip(examples, ("{text_pair}", "'strange' is not in data.labels", "several"), strict=False):
         with pytest.raises(DataError) as caught:
             encode_split("train", [example], task, tokenizer, DataConfig(), 64, ledger)

@@ -251,7 +251,7 @@ def test_check_show_and_sniff(tiny_bert: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", [*rows, other, rows[1]])
     unseen = write(tmp_path / "v.jsonl", [{"words": ["new"], "tags": ["B-NEW"]}, *rows[:2]])
     config = configuration.load(
-        None, [f"data.train={data}", f"data.validation={unseen}", f"model={tiny_bert}", "task=tag"]
+        None, [f"data.train={data}", f"data.validation={unseen}", f"model={tiny_bert}", "task=tag", "data.on_leak=warn"]
     )
     found = check(config)
     kinds = [(f["kind"], f["line"]) for f in found["findings"] if f["file"] == str(data)]
