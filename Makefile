@@ -20,10 +20,9 @@ demo: install  ## fine-tune smollm2 on the invented shop's questions and compare
 	$(BIN)/tunery models pull smollm2
 	$(BIN)/python scripts/demo.py
 
-test: install lint  ## everything that CI checks
+test: install lint  ## everything but the common suite of methods
 	$(BIN)/tunery models pull smollm2 minilm
 	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/test_suite.py
-	$(MAKE) suite
 
 suite: install  ## every method with every task on every tiny architecture
 	$(BIN)/python -m pytest -q -n auto --dist loadgroup tests/test_suite.py
