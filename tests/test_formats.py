@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunery import registry
+from tunery.config import DataConfig
 from tunery.data.columns import resolve, sniff
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import Example, Format, Message, Row
+from tunery.run.dataset import load_dataset
 
 FORMATS = registry.names("format")
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -21,6 +24,7 @@ def sample(column: str) -> Any:
     special = {"messages": TURNS, "history": [["q", "a"]], "answers": ["x"], "references": ["x"], "contains": ["x"]}
     special |= {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
     special |= {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}
+    special |= {"instances": [{"input": "some", "output": "thing"}]}
     special |= {"answer_start": 0, "words": ["some", "words"], "tags": ["O", "B-X"]}
     return special.get(column, f"some {column}")
 
@@ -476,3 +480,29 @@ def test_another_task_is_named_where_the_format_is_not_the_tasks() -> None:
     with pytest.raises(DataError, match="format qa") as caught:
         resolve(["question", "answer"], {}, allowed=["text"])
     assert "task=instruct" in caught.value.hint
+
+
+def test_every_instance_is_a_row(tmp_path: Path) -> None:
+    rows = [
+        {"id": "seed_0", "instruction": "Add.",
+         "instances": [{"input": "1 1", "output": "2"}, {"input": "2 2", "output": "4"}]},
+        {"id": "seed_1", "instruction": "Say hi.", "instances": [{"input": "", "output": "hi"}]},
+        {"id": "seed_2", "instruction": "Broken.", "instances": [{"input": "x", "output": ""}, "y"]},
+        {"id": "seed_3", "instruction": "Half.", "instances": [{"input": "x", "output": ""}, {"output": "y"}]},
+        *({"id": f"s{i}", "instruction": f"Name {i}.", "instances": [{"input": str(n), "output": "z"} for n in (i, -i)]}
+          for i in range(1, 9)),
+    ]  # fmt: skip
+    file = tmp_path / "seed.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = load_dataset(DataConfig(train=str(file), on_bad_row="drop", holdout=0.2), None, 1)
+    assert (found.format, found.task) == ("self_instruct", "instruct")
+    buckets = {entry.where.rpartition("/")[2]: entry.bucket.partition(":")[0] for entry in found.ledger.entries()}
+    assert len(buckets) == 23
+    dropped = {where for where, bucket in buckets.items() if bucket == "dropped"}
+    assert dropped == {"seed.jsonl:3", "seed.jsonl#2:3", "seed.jsonl:4"}
+    said = {e.where.rpartition("/")[2]: [m.content for m in e.messages] for part in found.splits.values() for e in part}
+    assert said["seed.jsonl#2:1"] == ["Add.\n\n2 2", "4"]
+    assert said["seed.jsonl:2"] == ["Say hi.", "hi"]
+    assert said["seed.jsonl#2:4"] == ["Half.", "y"]
+    sides = {name: {example.group for example in part} for name, part in found.splits.items()}
+    assert found.splits["validation"] and not sides["train"] & sides["validation"]

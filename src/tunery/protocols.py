@@ -263,6 +263,12 @@ class Format(Plugin):
         known = len(have & {*self.columns, *self.optional})
         return 0.5 + 0.4 * known / len(have) + 0.01 * len(self.columns)
 
+    def rows(self, row: Row) -> Iterable[Row]:
+        """The rows that a record is: itself, or several if they are nested in it. Each has a place of its own. Raises
+        DataError if the record is unusable.
+        """
+        return (row,)
+
     def example(self, row: Row, need_target: bool = True) -> Example:
         """Raises DataError naming ``row.where`` if the row is unusable."""
         raise NotImplementedError

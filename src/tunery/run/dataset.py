@@ -219,10 +219,19 @@ def _load(
             bad.append(record)
             return
         try:
-            row = labels.split(_renamed(record, columns.rename), data.label_separator)
+            rows = list(reader.rows(_renamed(record, columns.rename)))
+        except DataError as error:
+            bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
+            return
+        for row in rows:
+            take_row(row, into, bad)
+
+    def take_row(row: Row, into: Store, bad: list[BadRow]) -> None:
+        try:
+            row = labels.split(row, data.label_separator)
             example = labels.renamed(reader.example(row, need_target), data.labels, need_target)
             if column:
-                example = replace(example, group=_group(record, column))
+                example = replace(example, group=_group(row, column))
             cleaned = cleaning.row(example, part.cleaned, leave_out=need_target) if cleaning else example
             if cleaned is not None:
                 into.append(cleaned)

@@ -75,7 +75,6 @@ def _share(records: Iterable[Record], turn: int, count: int, take: Take, sample:
         strange: list[BadRow] = []
         before = len(store)
         take(record, store, strange)
-        if len(store) > before:
-            numbers.append(number)
+        numbers.extend([number] * (len(store) - before))
         bad += [(number, row) for row in strange]
     return store.parcel(), numbers, bad
