@@ -80,6 +80,14 @@ def test_a_file_named_for_two_splits_is_used_for_both(tmp_path: Path) -> None:
     assert any("say nothing about new data" in note for note in found.notes)
 
 
+def test_training_rows_that_all_leak_are_an_error(tmp_path: Path) -> None:
+    files = {name: write(tmp_path / f"{name}.jsonl", TRAIN[6:]) for name in ("train", "test")}
+    with pytest.raises(DataError, match="no train row is left, all 20 are dropped") as caught:
+        load_dataset(DataConfig(**files), None, 1)
+    assert "data.on_leak=warn" in str(caught.value.hint)
+    assert caught.value.where.endswith("train.jsonl:1")
+
+
 def test_nearly_equal_rows_are_held_out_together(tmp_path: Path) -> None:
     words = [hashlib.sha256(str(i // 2).encode()).hexdigest() for i in range(40)]  # two rows of each
     rows = [{"text": f"{word} {word[::-1]} {i}", "label": "ab"[i // 2 % 2]} for i, word in enumerate(words)]

@@ -65,6 +65,13 @@ def apply(splits: Mapping[str, Rows], data: DataConfig, ledger: Ledger) -> Check
         for place, repeat in places.items():
             ledger.move(rows.where(place), f"dropped:{repeat.kind}", repeat.message, split=split)
         left = np.setdiff1d(np.arange(len(rows)), list(places))
+        if not len(left):
+            first = next(iter(places.values()))
+            raise DataError(
+                f"no {split} row is left, all {len(rows)} are dropped; the first: {first.message}",
+                f"use other rows, or set data.{KEYS[first.kind]}=warn",
+                rows.where(first.place),
+            )
         result.splits[split] = rows.take(left)
         if result.groups:
             result.groups[split] = [result.groups[split][i] for i in left.tolist()]

@@ -87,7 +87,7 @@ def sniff(config: Config) -> Sniffed:
         )
     task: type[Task] = registry.get("task", name)
     unseen = _unseen(dataset, labels) if {"classes", "tags"} & set(task.kinds) else []
-    bad = [f"{e.where}: {e.note}" for e in dataset.ledger.entries() if e.bucket.startswith("dropped:")]
+    bad = [f"{e.where}: {e.note}" for e in dataset.ledger.entries() if e.bucket == "dropped:bad"]
     return Sniffed(
         dataset,
         task,
