@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tunery.data import cells
 from tunery.errors import DataError
-from tunery.protocols import Message, Row
+from tunery.protocols import Example, Message, Row
 
 Role = Literal["system", "user", "assistant"]
 SHAPE = '{"role": "user", "content": "…"}'
@@ -45,6 +45,18 @@ class _Piece:
     role: Role
     content: str
     tool: bool = False
+
+
+def example(row: Row, messages: tuple[Message, ...]) -> Example:
+    """A conversation as an example; what it ends with is the answer to learn."""
+    last = messages[-1]
+    return Example(
+        row.file,
+        row.line,
+        messages=messages,
+        references=(last.content,) if last.role == "assistant" else (),
+        contains=cells.texts(row, "contains"),
+    )
 
 
 def messages(row: Row, column: str) -> tuple[Message, ...]:

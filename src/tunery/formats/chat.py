@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunery.data import cells, conversations
+from tunery.data import conversations
 from tunery.protocols import Example, Format, Row
 
 
@@ -25,11 +25,4 @@ class Chat(Format):
         messages = conversations.with_tools(row, conversations.messages(row, "messages"))
         if need_target:
             conversations.check_answered(row, messages)
-        last = messages[-1]
-        return Example(
-            row.file,
-            row.line,
-            messages=messages,
-            references=(last.content,) if last.role == "assistant" else (),
-            contains=cells.texts(row, "contains"),
-        )
+        return conversations.example(row, messages)

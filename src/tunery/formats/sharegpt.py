@@ -30,11 +30,4 @@ class ShareGPT(Format):
         messages = conversations.with_tools(row, messages)
         if need_target:
             conversations.check_answered(row, messages)
-        last = messages[-1]
-        return Example(
-            row.file,
-            row.line,
-            messages=messages,
-            references=(last.content,) if last.role == "assistant" else (),
-            contains=cells.texts(row, "contains"),
-        )
+        return conversations.example(row, messages)

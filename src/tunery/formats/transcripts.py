@@ -32,14 +32,7 @@ class Transcripts(Format):
             if other[0] != messages[0]:
                 hint = "give pairs of conversations that begin alike"
                 raise DataError("'chosen' and 'rejected' do not have the same beginning", hint, row.where)
-        last = messages[-1]
-        return Example(
-            row.file,
-            row.line,
-            messages=messages,
-            references=(last.content,) if last.role == "assistant" else (),
-            contains=cells.texts(row, "contains"),
-        )
+        return conversations.example(row, messages)
 
 
 def _read(row: Row, column: str) -> tuple[Message, ...]:
