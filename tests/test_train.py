@@ -156,6 +156,7 @@ def misleading(tmp_path: Path) -> dict[str, Any]:
     return {
         "data": write(tmp_path / "train.jsonl", rows),
         "data__validation": str(write(tmp_path / "wrong.jsonl", wrong)),
+        "data__on_leak": "warn",
         "eval__every": 5,
         "eval__metrics": ["accuracy", "loss"],
         "train__lr": 5e-3,
