@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from test_hub import SHA, Hub
+from test_hub import SHA, Hub, serving
 from tunery.data import hubs
 from tunery.data.read import read
 from tunery.errors import DataError
@@ -52,20 +48,6 @@ class Datasets(Hub):
         else:
             self.path = self.path.replace("/datasets/", "/", 1)
             super().do_GET()
-
-
-@contextmanager
-def serving(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-    handler = type("Handler", (Datasets,), {"repos": repos, "asked": asked})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def probe(endpoint: str, home: Path, *names: str, **settings: str) -> list[dict[str, Any]]:
@@ -109,7 +91,7 @@ def test_datasets(tmp_path: Path) -> None:
         "hf:org/shards", "org/shards=test", "hf:org/shards/test", "hf:org/shards/data/test-00000-of-00001.csv",
         "org/plain", "hf:org/subsets/zh", "hf:org/subsets/zh/test",
     ]  # fmt: skip
-    with serving(REPOS) as (endpoint, asked):
+    with serving(REPOS, Datasets) as (endpoint, asked):
         shards, test, same, file, plain, zh, zh_test = probe(endpoint, tmp_path, *names)
         assert not any(".py" in path or ".pkl" in path for path in asked), "a script is not even fetched"
     begin = "hf:org/shards/data"
@@ -150,7 +132,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         "hf:org": "not the name of a dataset",
         "hf:../../etc/passwd": "",
     }
-    with serving(REPOS) as (endpoint, _):
+    with serving(REPOS, Datasets) as (endpoint, _):
         for (name, problem), answer in zip(cases.items(), probe(endpoint, tmp_path, *cases), strict=True):
             assert problem in answer["problem"], (name, answer)
             assert answer["code"] == 3 and answer["hint"] and answer["where"]
@@ -199,7 +181,7 @@ def test_modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"cannot reach http://127\.0\.0\.1:9"):
         read("modelscope:org/name")
-    with serving({}) as (endpoint, _):
+    with serving({}, Datasets) as (endpoint, _):
         monkeypatch.setenv("MODELSCOPE_DOMAIN", endpoint)
         (record,) = read("modelscope:org/name/train")
     assert isinstance(record, Row)

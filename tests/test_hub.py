@@ -87,9 +87,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(repos: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, list[str]]]:
+def serving(repos: dict[str, dict[str, bytes]], kind: type[Hub] = Hub) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
-    handler = type("Handler", (Hub,), {"repos": repos, "asked": asked})
+    handler = type("Handler", (kind,), {"repos": repos, "asked": asked})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()

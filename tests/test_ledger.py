@@ -104,9 +104,17 @@ def kinds(found: list[findings.Finding]) -> list[tuple[str, str, int]]:
     return [(f.kind, f.file, f.line) for f in found]
 
 
+def find(splits: dict[str, list[Example]], classes: bool = True) -> list[findings.Finding]:
+    """All but near-duplicates."""
+    rows = {name: Rows.of(examples) for name, examples in splits.items()}
+    found = [repeat.finding(rows) for repeat in (*findings.repeats(rows), *findings.leaks(rows))]
+    variants = findings.label_variants(rows.values()) if classes else []
+    return found + variants + findings.labels(rows, classes)
+
+
 def found_in(**splits: list[Example]) -> list[findings.Finding]:
     """Repeats and leaks alone."""
-    return [f for f in findings.find(splits) if f.kind in ("duplicate", "conflict", "leak")]
+    return [f for f in find(splits) if f.kind in ("duplicate", "conflict", "leak")]
 
 
 def test_duplicates_and_conflicts() -> None:
@@ -161,12 +169,12 @@ def test_label_variants() -> None:
 
 def test_counts() -> None:
     made = rows("a", *[(str(i), "many") for i in range(60)], *[(f"r{i}", "few") for i in range(3)])
-    assert kinds(findings.find({"train": made})) == [("few_rows", "a", 61), ("imbalance", "a", 61)]
-    assert findings.find({"train": made}, classes=False) == []
-    assert kinds(findings.find({"train": made[:5]})) == [("few_rows", "a", 1)]
-    assert set(findings.find({"train": made})[0].as_dict()) == {"kind", "file", "line", "message"}
+    assert kinds(find({"train": made})) == [("few_rows", "a", 61), ("imbalance", "a", 61)]
+    assert find({"train": made}, classes=False) == []
+    assert kinds(find({"train": made[:5]})) == [("few_rows", "a", 1)]
+    assert set(find({"train": made})[0].as_dict()) == {"kind", "file", "line", "message"}
 
 
 def test_clean_data_has_no_findings() -> None:
     made = rows("a", *[(str(i), "ab"[i % 2]) for i in range(60)])
-    assert findings.find({"train": made, "test": rows("b", ("new", "a"))}) == []
+    assert find({"train": made, "test": rows("b", ("new", "a"))}) == []

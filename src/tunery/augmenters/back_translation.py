@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from tunery.data import lists
 from tunery.errors import DataError
 from tunery.protocols import Augmenter
 
@@ -40,15 +40,7 @@ def _read(file: str) -> dict[str, list[str]]:
     from tunery.data.rows import normalise
 
     found: dict[str, list[str]] = {}
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", "name the paraphrases with file: FILE", file) from None
-    except UnicodeDecodeError:
-        raise DataError("not UTF-8 text", "save it as UTF-8", file) from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in lists.entries(file, "paraphrases"):
         original, tab, paraphrase = line.partition("\t")
         if not tab or not original.strip() or not paraphrase.strip():
             raise DataError(

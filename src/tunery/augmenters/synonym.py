@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from tunery.data import chance
+from tunery.data import chance, lists
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import Augmenter
 
@@ -72,14 +71,8 @@ class Synonym(Augmenter):
 def _groups(file: str) -> dict[str, tuple[str, ...]]:
     """{word: its synonyms}. Raises DataError: no such file, not UTF-8, a line with one word, no line."""
     groups: dict[str, dict[str, None]] = {}
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", "name the list with file: FILE", file) from None
-    except UnicodeDecodeError:
-        raise DataError("not UTF-8 text", "save it as UTF-8", file) from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in lists.entries(file, "list"):
+        if line.startswith("#"):
             continue
         words = [word.strip() for word in line.replace("，", ",").split(",") if word.strip()]
         if len(words) < 2:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tunery.data import near
-from tunery.data.rows import Rows, labels_of, normalise
+from tunery.data.rows import Rows, as_labels, normalise
 from tunery.protocols import Example
 
 FindingKind = Literal[
@@ -57,19 +57,6 @@ class Repeat:
 
     def finding(self, splits: Mapping[str, Rows]) -> Finding:
         return Finding(self.kind, *splits[self.split].place(self.place), self.message)
-
-
-def find(splits: Mapping[str, Sequence[Example]], classes: bool = True) -> list[Finding]:
-    """All findings but near-duplicates, those about the same thing together.
-
-    Args:
-        splits: examples by split; ``train`` is the one that is looked at for leaks and label counts.
-        classes: labels are classes; False where they are numbers to predict.
-    """
-    rows = {name: Rows.of(examples) for name, examples in splits.items()}
-    found = [*repeats(rows), *leaks(rows)]
-    variants = label_variants(rows.values()) if classes else []
-    return [repeat.finding(rows) for repeat in found] + variants + labels(rows, classes)
 
 
 def labels(splits: Mapping[str, Rows], classes: bool = True) -> list[Finding]:
@@ -151,8 +138,8 @@ def near_repeats(splits: Mapping[str, Rows]) -> tuple[list[Repeat], dict[str, li
         where = splits[other].where(second_place)
         message = f"nearly the same input ({pair.overlap:.0%}) is in {other}: {where}"
         found.append(Repeat("near_leak", one, first_place, where, message))
-    linked = [near.Pair(int(earlier[i]), i, 1.0) for i in np.flatnonzero(earlier != np.arange(len(places))).tolist()]
-    numbers = near.clusters(len(places), [*pairs, *linked])
+    links = [(pair.earlier, pair.later) for pair in pairs]
+    numbers = near.clusters(len(places), [*links, *enumerate(earlier.tolist())])
     groups: dict[str, list[int]] = {split: [] for split in splits}
     for (split, _), number in zip(places, numbers, strict=True):
         groups[split].append(number)
@@ -227,11 +214,6 @@ def _counted(splits: Iterable[Rows]) -> tuple[Counter[str], dict[str, tuple[str,
             for label in as_labels(rows.store.label_sets[number]):
                 counts[label] += count
     return counts, first
-
-
-def as_labels(label: Any) -> tuple[str, ...]:
-    """A value of ``Example.label`` as classes."""
-    return labels_of(Example("", 0, label=label))
 
 
 def _spelling(label: str) -> str:

@@ -6,7 +6,7 @@ Compared are the runs of five characters of a normalised text, so that it works 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tunery.data.rows import normalise
@@ -65,7 +65,7 @@ def _overlap(one: frozenset[bytes], other: frozenset[bytes]) -> float:
     return len(one & other) / len(one | other)
 
 
-def clusters(count: int, found: Sequence[Pair]) -> list[int]:
+def clusters(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """Rows 0 to ``count`` - 1 → the lowest number of all rows that are linked with each."""
     parents = list(range(count))
 
@@ -75,7 +75,7 @@ def clusters(count: int, found: Sequence[Pair]) -> list[int]:
             row = parents[row]
         return row
 
-    for pair in found:
-        one, other = sorted((root(pair.earlier), root(pair.later)))
+    for link in links:
+        one, other = sorted(map(root, link))
         parents[other] = one
     return [root(row) for row in range(count)]

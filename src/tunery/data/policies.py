@@ -113,10 +113,8 @@ def _refuse(found: Sequence[Repeat], splits: Mapping[str, Rows], data: DataConfi
             places = [splits[repeat.split].where(repeat.place) for repeat in rows]
             listed = "; ".join(f"{at}: {repeat.message}" for at, repeat in zip(places, rows[:LISTED], strict=False))
             more = f"; and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
-            count = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
-            verb = why if len(rows) == 1 else why.replace("has ", "have ", 1).replace("is ", "are ", 1)
             raise DataError(
-                f"{count} {verb}: {listed}{more}",
+                f"{_counted(len(rows), why)}: {listed}{more}",
                 f"correct them, or set data.{KEYS[kind]}=drop or warn",
                 places[0],
             )
@@ -130,13 +128,16 @@ def _notes(found: Sequence[Repeat], data: DataConfig) -> list[str]:
         if not rows:
             continue
         dropped = sum(_dropped(repeat, data) for repeat in rows)
-        split = "" if any(repeat.split != "train" for repeat in rows) else "training "
-        count = f"1 {split}row {why}" if len(rows) == 1 else (
-            f"{len(rows)} {split}rows {why.replace('has ', 'have ', 1).replace('is ', 'are ', 1)}"
-        )
+        count = _counted(len(rows), why, "" if any(repeat.split != "train" for repeat in rows) else "training ")
         done = f"{dropped} dropped" if dropped else "kept"
         if all(repeat.own for repeat in rows):
             notes.append(f"{count}, of the same file: scores on these say nothing about new data")
         else:
             notes.append(f"{count}: {done} (data.{KEYS[kind]}={getattr(data, KEYS[kind])})")
     return notes
+
+
+def _counted(count: int, why: str, kind: str = "") -> str:
+    if count == 1:
+        return f"1 {kind}row {why}"
+    return f"{count} {kind}rows {why.replace('has ', 'have ', 1).replace('is ', 'are ', 1)}"

@@ -47,11 +47,16 @@ def fingerprint(example: Example) -> int:
     return digest(normalise(example.input_text))
 
 
+def as_labels(label: Any) -> tuple[str, ...]:
+    """A value of ``Example.label`` as classes."""
+    if label is None:
+        return ()
+    return label if isinstance(label, tuple) else (str(label),)
+
+
 def labels_of(example: Example) -> tuple[str, ...]:
     """The labels of an example; none for conversations and texts."""
-    if example.label is None:
-        return ()
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
+    return as_labels(example.label)
 
 
 def answer_of(example: Example) -> int:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tunery.data.findings import as_labels
-from tunery.data.near import Pair, clusters
-from tunery.data.rows import Rows
+from tunery.data.near import clusters
+from tunery.data.rows import Rows, as_labels
 from tunery.errors import DataError
 from tunery.protocols import Example
 
@@ -124,7 +123,7 @@ def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]
             if value is not None:
                 earlier = first.setdefault((kind, value), row)
                 if earlier != row:
-                    links.append(Pair(earlier, row, 1.0))
+                    links.append((earlier, row))
     groups: dict[int, _Group] = {}
     label_numbers = rows.label_numbers
     for row, root in enumerate(clusters(len(rows), links)):

@@ -6,11 +6,8 @@ training part out, so that stopping early never looks at the rows it is tested o
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 from tunery import stats
 from tunery.config import Config
 from tunery.errors import ConfigError, ModelError
+from tunery.run.manifest import run_name
 from tunery.run.records import say
 from tunery.run.train import resume as resume_run
 from tunery.run.train import train
@@ -74,10 +72,7 @@ def cross_validate(config: Config) -> CrossValidation:
     """One run for each fold. Raises TuneryError as ``train`` does; ``resume`` goes on after an interruption."""
     if not config.data.folds or config.data.fold:
         raise ConfigError("not a cross-validation", "set data.folds and leave data.fold out", "data.folds")
-    digest = hashlib.sha256(json.dumps(config.dump(), sort_keys=True).encode()).hexdigest()[:6]
-    model = Path(config.model.name).stem.lower().replace(":", "-")
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{model}-{config.method_name}-{config.data.folds}-folds-{digest}"
-    folder = RunDir.create(Path(config.run.dir), config.run.name or name).path
+    folder = RunDir.create(Path(config.run.dir), config.run.name or run_name(config)).path
     values = config.dump()
     write_json(folder / FILE, {"status": "running", "count": config.data.folds, "config": values})
     try:

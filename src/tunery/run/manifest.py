@@ -23,12 +23,14 @@ from tunery.rundir import RunDir, write_json
 VERSIONS = ("tunery", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
-def run_name(prepared: Prepared) -> str:
-    config = prepared.config
+def run_name(config: Config) -> str:
+    """Date, model, task, method, and a hash of the whole configuration."""
     digest = hashlib.sha256(json.dumps(config.dump(), sort_keys=True).encode()).hexdigest()[:6]
     model = Path(config.model.name).stem.lower().replace(":", "-")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{stamp}-{model}-{config.task_name}-{config.method_name}-{digest}"
+    folds = f"{config.data.folds}-folds" if config.data.folds and not config.data.fold else None
+    parts = (stamp, model, config.task_name, config.method_name, folds, digest)
+    return "-".join(part for part in parts if part)
 
 
 def record(run: RunDir, prepared: Prepared) -> None:

@@ -33,7 +33,7 @@ def train(config: Config) -> RunDir:
     config = prepared.config
     run = processes.shared(
         prepared.base.device.type == "cpu",
-        lambda: RunDir.create(Path(config.run.dir), config.run.name or run_name(prepared)),
+        lambda: RunDir.create(Path(config.run.dir), config.run.name or run_name(config)),
     )
     with run.lock(), logging_to(run, notes):
         _train(run, prepared, resume=False)
