@@ -212,6 +212,9 @@ def _load(
     )
     reader: Format = registry.get("format", columns.format)()
     column = (data.group or data.time) if need_target else None
+    if column and column not in columns_seen:
+        hint = registry.near(column, columns_seen)
+        raise DataError(f"no column {column!r} (data.group, data.time)", hint, first.where)
     part = _Part(Store(sample), [], columns)
 
     def take(record: Record, into: Store, bad: list[BadRow]) -> None:
