@@ -74,6 +74,10 @@ class Interrupted(TuneryError):
     code = EXIT_INTERRUPTED
 
 
+class Paused(Interrupted):
+    """Stopped at an evaluation by the one who watches the training, after a checkpoint was written."""
+
+
 def near(name: str, known: list[str]) -> str:
     """A hint that names the nearest known name, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -19,7 +19,10 @@ import click
 from tunery import cli as package
 from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryError, near
 
-ORDER = ("init", "check", "show", "train", "resume", "eval", "predict", "chat", "runs", "models")
+ORDER = (
+    "init", "check", "show", "plan", "train", "resume", "eval", "predict", "chat", "race", "search", "prompts",
+    "compare", "curve", "report", "runs", "models",
+)  # fmt: skip
 """In the order a project uses them; the listings of plug-ins come last."""
 
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tunery.config import Config
-from tunery.errors import DataError, Interrupted, ModelError, ResourceError, TuneryError
+from tunery.errors import DataError, Interrupted, ModelError, Paused, ResourceError, TuneryError
 from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
@@ -22,12 +22,15 @@ from tunery.run.manifest import record, run_name, timestamp
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.records import logging_to, remembering, say, write_results
 from tunery.rundir import RunDir, writing
-from tunery.train.loop import Progression, Trainer
+from tunery.train.loop import Pause, Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
 
 
-def train(config: Config) -> RunDir:
-    """A new run. Raises TuneryError; the run directory is made only when configuration, data and model are fine."""
+def train(config: Config, pause: Pause | None = None) -> RunDir:
+    """A new run. Raises TuneryError; the run directory is made only when configuration, data and model are fine.
+
+    ``pause`` is asked after each evaluation; where it says yes, Paused is raised and ``resume`` goes on exactly.
+    """
     with remembering() as notes:
         prepared = prepare(config)
     config = prepared.config
@@ -36,12 +39,12 @@ def train(config: Config) -> RunDir:
         lambda: RunDir.create(Path(config.run.dir), config.run.name or run_name(config)),
     )
     with run.lock(), logging_to(run, notes):
-        _train(run, prepared, resume=False)
+        _train(run, prepared, resume=False, pause=pause)
     processes.wait()
     return run
 
 
-def resume(path: str | Path) -> RunDir:
+def resume(path: str | Path, pause: Pause | None = None) -> RunDir:
     """Go on with a run that was interrupted, exactly where its newest checkpoint was written.
 
     Raises ModelError if the run is finished, DataError if its data files have changed.
@@ -62,7 +65,7 @@ def resume(path: str | Path) -> RunDir:
         if processes.first():
             _sweep(run.path)
         run.update_manifest(status="running")
-        _train(run, prepared, resume=True)
+        _train(run, prepared, resume=True, pause=pause)
     processes.wait()
     return run
 
@@ -70,11 +73,14 @@ def resume(path: str | Path) -> RunDir:
 # --------------------------------------------------------------------------------------------- the work
 
 
-def _train(run: RunDir, prepared: Prepared, resume: bool) -> None:
+def _train(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) -> None:
     try:
         if not resume:
             record(run, prepared)
-        _work(run, prepared, resume)
+        _work(run, prepared, resume, pause)
+    except Paused:
+        run.update_manifest(status="paused", peak_memory_bytes=_peak_memory(run, prepared))
+        raise
     except (Interrupted, KeyboardInterrupt):
         run.update_manifest(status="interrupted")
         raise
@@ -87,6 +93,11 @@ def _train(run: RunDir, prepared: Prepared, resume: bool) -> None:
             hint = "lower train.batch_size or train.micro_tokens, or set train.gradient_checkpointing=true"
             raise ResourceError(f"out of memory: {error}", hint, str(run.path)) from None
         raise
+
+
+def _peak_memory(run: RunDir, prepared: Prepared) -> int:
+    """In bytes, of all processes that worked on this run."""
+    return max(machine.peak_memory(prepared.base.device), run.manifest().get("peak_memory_bytes") or 0)
 
 
 def _is_memory(error: Exception) -> bool:
@@ -103,7 +114,7 @@ def _sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
+def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) -> None:
     config, task, method, base = prepared.config, prepared.task, prepared.method, prepared.base
     machine.reset_peak_memory()
     model, head = build.with_head(base, task, config)
@@ -118,7 +129,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
         }
     )
     tuned = build.Tuned(base, task, method, model, head)
-    now = _loop(run, prepared, tuned, resume)
+    now = _loop(run, prepared, tuned, resume, pause)
     found = {
         split: _scores(prepared, model, split, None) for split in ("validation", "test") if split in prepared.splits
     }
@@ -137,14 +148,14 @@ def _work(run: RunDir, prepared: Prepared, resume: bool) -> None:
         tokens=now.tokens,
         seconds=round(now.seconds, 3),
         tokens_per_second=round(now.tokens / max(now.seconds, 1e-9), 1),
-        peak_memory_bytes=machine.peak_memory(base.device),
+        peak_memory_bytes=_peak_memory(run, prepared),
         metrics=found["validation"].metrics,
         test_metrics=found["test"].metrics if "test" in found else None,
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
     )
 
 
-def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool) -> Progression:
+def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool, pause: Pause | None) -> Progression:
     config = prepared.config
     accelerator = Accelerator(
         cpu=prepared.base.device.type == "cpu", log_with=list(config.train.trackers) or None, project_dir=run.path
@@ -166,6 +177,7 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool) -> 
         tuned.tokenizer.pad_token_id or 0,
         lambda: _scores(prepared, tuned.model, "validation", 0).metrics,
         0 if config.eval.every == "epoch" else int(config.eval.every),
+        pause,
     )
     if resume:
         say(f"resuming at step {trainer.now.step}" if trainer.resume() else "no checkpoint yet: starting anew")

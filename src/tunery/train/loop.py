@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from tunery import scoring
 from tunery.config import TrainConfig
 from tunery.data.batch import collate, micro_batches, plan_epoch
 from tunery.data.encoded import lengths
-from tunery.errors import ModelError
+from tunery.errors import ModelError, Paused
 from tunery.models import weights
 from tunery.models.attention import choose_attention
 from tunery.protocols import Encoded, Method, Task
@@ -34,6 +35,8 @@ from tunery.train.optim import Optimizer, lr_factor
 from tunery.train.progress import Progress, StopRequest
 
 Evaluate = Callable[[], dict[str, float]]
+Pause = Callable[["Evaluation"], bool]
+"""Asked after each evaluation; True: write a checkpoint and stop here, to go on another time."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,18 @@ class Progression:
     stopped_early: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation in the middle of training found, for those who watch it."""
+
+    run: Path
+    step: int
+    total_steps: int
+    seconds: float
+    """Spent on training steps so far."""
+    metrics: dict[str, float]
+
+
 class Trainer:
     """Trains what ``method`` freed in ``model``.
 
@@ -61,6 +76,7 @@ class Trainer:
         rows: the training rows; an epoch sees each once.
         evaluate: numbers on the validation rows, or None if there are none.
         evaluate_every: optimizer steps between evaluations; 0: at the end of each epoch.
+        pause: asked after each evaluation whether to stop here.
     """
 
     def __init__(
@@ -75,12 +91,13 @@ class Trainer:
         pad_id: int,
         evaluate: Evaluate | None,
         evaluate_every: int = 0,
+        pause: Pause | None = None,
     ) -> None:
         if config.lr is None:
             raise ValueError("the learning rate must be resolved before training")
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
-        self.accelerator, self.pad_id, self.evaluate = accelerator, pad_id, evaluate
+        self.accelerator, self.pad_id, self.evaluate, self.pause = accelerator, pad_id, evaluate, pause
         self.lengths = lengths(rows)
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
         self.steps_per_epoch = math.ceil(len(rows) / self.rows_per_step)
@@ -166,8 +183,8 @@ class Trainer:
     # -------------------------------------------------------------------------------------- the whole
 
     def train(self, progress: Progress, stop: StopRequest) -> Progression:
-        """Until the last step, early stopping, or a request to stop (then a checkpoint is written and
-        Interrupted raised).
+        """Until the last step, early stopping, or a request to stop: then a checkpoint is written and Interrupted
+        raised, or Paused if it was ``pause`` that asked.
         """
         self.model.train()
         while self.now.step < self.total_steps and not self.now.stopped_early:
@@ -176,9 +193,13 @@ class Trainer:
             self._log({**at, **record})
             progress.step(self.now.step, record)
             if self._due(self.evaluate_every) or self.now.step == self.total_steps:
-                self._evaluate(at, progress)
-                if self.config.checkpoint_every is None and self.now.step < self.total_steps:
+                metrics = self._evaluate(at, progress)
+                pausing = self._pausing(metrics)
+                if pausing or (self.config.checkpoint_every is None and self.now.step < self.total_steps):
                     self.save()
+                if pausing:
+                    where = str(self.run.path)
+                    raise Paused(f"paused at step {self.now.step}", f"tunery resume {where}", where)
             if self.config.checkpoint_every and self._due(self.config.checkpoint_every):
                 self.save()
             if self._agreed(stop) and self.now.step < self.total_steps:
@@ -190,14 +211,21 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.now.step % every == 0
 
-    def _evaluate(self, at: dict[str, float], progress: Progress) -> None:
+    def _pausing(self, metrics: dict[str, float]) -> bool:
+        """Not at the end, where there is nothing left to go on with."""
+        if self.pause is None or self.now.stopped_early:
+            return False
+        asked = self.pause(Evaluation(self.run.path, self.now.step, self.total_steps, self.now.seconds, metrics))
+        return asked and self.now.step < self.total_steps
+
+    def _evaluate(self, at: dict[str, float], progress: Progress) -> dict[str, float]:
         if self.evaluate is None:
-            return
+            return {}
         metrics = self._of_first(self.evaluate())
         self._log({**at, "validation": metrics})
         progress.evaluated(self.now.step, metrics)
         if not self.method.complete(self.now.step):
-            return
+            return metrics
         value = metrics[self.task.monitor]
         sign = 1 if scoring.number_names()[self.task.monitor].higher_is_better else -1
         best = self.now.best
@@ -210,6 +238,7 @@ class Trainer:
             self.now.waited += 1
             if self.config.patience is not None and self.now.waited >= self.config.patience:
                 self.now.stopped_early = True
+        return metrics
 
     def _of_first(self, metrics: dict[str, float]) -> dict[str, float]:
         """The first process's numbers: a last bit of difference must not make one of them stop early alone."""

@@ -1,0 +1,1 @@
+"""Which method, which settings, and is it really better: by measuring."""

@@ -1,0 +1,1 @@
+"""Pages and pictures made from what lies in a run directory."""
