@@ -516,3 +516,18 @@ def test_two_processes_equal_one(tiny_llama: Path, tiny_bert: Path, tmp_path: Pa
         assert moved(one) > 1e-3
         assert apart(one, both) < 5e-5
         assert both.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-3)
+
+
+def test_test_rows_can_be_left_to_a_later_evaluation(tiny_bert: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "train.jsonl", labelled(30))
+    held = write(tmp_path / "test.jsonl", labelled(12, seed=5))
+    keys = {"data__test": str(held), "task": "classify", "method": "freeze", "train__max_steps": 1}
+    run = train(tmp_path, tiny_bert, data, eval__test=False, eval__base=False, **keys)
+    found = run.manifest
+    assert found["rows"]["test"] == 12  # leaks into test are looked for all the same
+    assert found["test_metrics"] is None
+    assert not found["test_baselines"]
+    assert not {"base_metrics", "base_test_metrics"} & found.keys()
+    assert sorted(path.name for path in (run.path / "eval").iterdir()) == ["validation"]
+    assert run.evaluate(name="test")["rows"] == 12
+    assert run.summary()["metrics"]

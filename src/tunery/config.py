@@ -146,6 +146,8 @@ class EvalConfig(Section):
         50, ge=0, description="validation rows answered at the end of train; eval answers all rows"
     )
     baselines: bool = Field(True, description="score what needs no model (majority, TF-IDF, …) on the same rows")
+    base: bool = Field(True, description="score the untouched model on the same rows, before training")
+    test: bool = Field(True, description="score the test rows at the end of training; false leaves them to tunery eval")
 
 
 class RunConfig(Section):

@@ -25,10 +25,11 @@ def at_training(run: RunDir, prepared: Prepared) -> None:
     fitted = baselines.fit(task, prepared.splits["train"].examples)
     found = {
         split: fitted.score(
-            part.examples, config.eval.metrics, config.eval.generate_rows if split == "validation" else None
+            prepared.splits[split].examples,
+            config.eval.metrics,
+            config.eval.generate_rows if split == "validation" else None,
         )
-        for split, part in prepared.splits.items()
-        if split != "train"
+        for split in prepared.scored
     }
     for note in fitted.notes:
         say(note)

@@ -72,6 +72,8 @@ def cross_validate(config: Config) -> CrossValidation:
     """One run for each fold. Raises TuneryError as ``train`` does; ``resume`` goes on after an interruption."""
     if not config.data.folds or config.data.fold:
         raise ConfigError("not a cross-validation", "set data.folds and leave data.fold out", "data.folds")
+    if not config.eval.test:
+        raise ConfigError("a cross-validation scores test rows", "leave eval.test out", "eval.test")
     folder = RunDir.create(Path(config.run.dir), config.run.name or run_name(config)).path
     values = config.dump()
     write_json(folder / FILE, {"status": "running", "count": config.data.folds, "config": values})

@@ -31,6 +31,11 @@ class Prepared:
     method: Method
     splits: dict[str, Split]
 
+    @property
+    def scored(self) -> list[str]:
+        """Splits whose numbers the run records."""
+        return [s for s in ("validation", "test") if s in self.splits and (s != "test" or self.config.eval.test)]
+
 
 def prepare(config: Config) -> Prepared:
     """Check configuration, data and model, in this order; encode the rows; resolve every default."""

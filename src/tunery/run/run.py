@@ -102,8 +102,10 @@ class Run:
         max_new_tokens: int | None = None,
         name: str | None = None,
         progress: Callable[[int], None] | None = None,
+        answers: int | None = None,
     ) -> dict[str, Any]:
-        """Score the model on new rows, or on the run's own test (else validation) files.
+        """Score the model on new rows, or on the run's own test (else validation) files; where the task writes text,
+        ``answers`` rows of them are answered (None: all).
 
         Returns ``{"run", "data", "rows", "metrics", "baselines", "verdicts", "confusion", "dropped"}``; writes
         ``eval/NAME/`` into the run.
@@ -115,7 +117,7 @@ class Run:
         if files is None:
             raise ConfigError("the run has no test or validation files", "name a file with --data", "--data")
         names = paths(files)
-        settings = self._settings(metrics, max_new_tokens)
+        settings = replace(self._settings(metrics, max_new_tokens), generate_rows=answers)
         examples, ledger = self._read(files, need_target=True)
         tuned = self.tuned
         split = encode_split(

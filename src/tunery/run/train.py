@@ -130,9 +130,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
     )
     tuned = build.Tuned(base, task, method, model, head)
     now = _loop(run, prepared, tuned, resume, pause)
-    found = {
-        split: _scores(prepared, model, split, None) for split in ("validation", "test") if split in prepared.splits
-    }
+    found = {split: _scores(prepared, model, split, None) for split in prepared.scored}
     for split, results in found.items():
         write_results(run, split, prepared.splits[split], task, results, beside.of(run, split))
     if processes.first():
@@ -227,9 +225,9 @@ def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) 
 
 def _evaluate_base(run: RunDir, prepared: Prepared, model: nn.Module) -> None:
     """The same numbers for the untouched model, to stand beside the tuned ones."""
-    for split in ("validation", "test"):
+    for split in prepared.scored if prepared.config.eval.base else ():
         key = "base_metrics" if split == "validation" else "base_test_metrics"
-        if split in prepared.splits and key not in run.manifest():
+        if key not in run.manifest():
             say(f"scoring the base model on {split} rows")
             results = _scores(prepared, model, split, None)
             write_results(run, f"{split}-base", prepared.splits[split], prepared.task, results)
