@@ -146,9 +146,9 @@ class Encoded:
     def supervised(self) -> int:
         """Number of targets: supervised tokens, or 1 for a task that scores rows."""
         if self.labels is not None:
-            return sum(label != IGNORE for label in self.labels[1:])
+            return len(self.labels) - self.labels.count(IGNORE) - (self.labels[:1] not in ([], [IGNORE]))
         if self.tags is not None:
-            return sum(tag != IGNORE for tag in self.tags)
+            return len(self.tags) - self.tags.count(IGNORE)
         if self.answer is not None:
             return len(self.answer)
         return 0 if self.target is None and self.span is None else 1

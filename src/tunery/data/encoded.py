@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -178,7 +179,7 @@ def _given(rows: Sequence[Encoded], name: str) -> list[Any]:
 
 
 def _flat(lists: Sequence[Sequence[int]], kind: Any) -> NDArray[Any]:
-    return np.fromiter((value for values in lists for value in values), dtype=kind)
+    return np.fromiter(chain.from_iterable(lists), dtype=kind, count=sum(map(len, lists)))
 
 
 def _ends(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:

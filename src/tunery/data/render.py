@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunery.data import sandbox, soft
+from tunery.data import pieces, sandbox, soft
 from tunery.errors import ConfigError, DataError
 from tunery.protocols import IGNORE, SOFT, Encoded, Example, Message
 
@@ -140,7 +140,7 @@ def render_all(
     count = soft.count(template)
     encoded = _encode_all(rendered, tokenizer, count)
     rows = []
-    for messages, (text, every), (ids, starts) in zip(conversations, rendered, encoded, strict=True):
+    for messages, (text, every), (ids, answers) in zip(conversations, rendered, encoded, strict=True):
         if count and any(soft.is_soft(character, count) for start, end in every for character in text[start:end]):
             raise ConfigError(
                 "[soft:n] stands inside an answer, where no answer that the model writes can have it",
@@ -148,47 +148,38 @@ def render_all(
                 "task.template",
             )
         labels = [IGNORE] * len(ids)
-        for start, end in every[-1:] if loss_on == "last" else every:
-            first, last = bisect_left(starts, start), bisect_left(starts, end)
+        for first, last in answers[-1:] if loss_on == "last" else answers:
             labels[first:last] = ids[first:last]
         if messages and messages[-1].role == "assistant":
             _close(ids, labels, tokenizer)
-        rows.append((ids, [i if i < SOFT else IGNORE for i in ids] if loss_on == "all" else labels))
+        if loss_on == "all":
+            labels = [i if i < SOFT else IGNORE for i in ids]
+        rows.append((ids, labels))
     return rows
 
 
 def _encode_all(
     rendered: Sequence[tuple[str, Sequence[tuple[int, int]]]], tokenizer: PreTrainedTokenizerBase, count: int
-) -> list[tuple[list[int], list[int]]]:
-    """``encode_turns`` of many texts. Where no token reaches into an answer, which is nearly always, the tokens of the
-    whole text are it.
+) -> list[tuple[list[int], pieces.Spans]]:
+    """→ ids, and the answers in tokens. Where no token reaches into an answer, which is nearly always, the tokens of
+    the whole text are it.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if count or backend is None:
-        return [encode_turns(text, every, tokenizer, count) for text, every in rendered]
-    backend.no_truncation()
-    backend.no_padding()
-    whole = backend.encode_batch([text for text, _ in rendered], add_special_tokens=False)
-    asked = backend.encode_batch_fast(
-        [text[:start] for text, every in rendered for start, _ in every], add_special_tokens=False
-    )
-    prompts = iter(asked)
+    found = [None] * len(rendered) if count else pieces.tokenise(rendered, tokenizer)
     rows = []
-    for (text, every), encoding in zip(rendered, whole, strict=True):
-        ids = encoding.ids
-        before = [next(prompts).ids for _ in every]
-        if any(ids[: len(prompt)] != prompt for prompt in before):
-            rows.append(encode_turns(text, every, tokenizer))
+    for (text, every), encoded in zip(rendered, found, strict=True):
+        if encoded is None:
+            ids, starts = encode_turns(text, every, tokenizer, count)
+            rows.append((ids, [(bisect_left(starts, start), bisect_left(starts, end)) for start, end in every]))
             continue
-        starts = [start for start, _ in encoding.offsets]
+        ids, spans = encoded
         bos = None if ids[:1] == [tokenizer.bos_token_id] else added_bos(tokenizer)
-        rows.append((ids, starts) if bos is None else ([bos, *ids], [-1, *starts]))
+        rows.append((ids, spans) if bos is None else ([bos, *ids], [(start + 1, end + 1) for start, end in spans]))
     return rows
 
 
 def _close(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
     """Make sure that the answer's end is a token the model learns to stop with (pad may be the same id)."""
-    last = max((i for i, label in enumerate(labels) if label != IGNORE), default=None)
+    last = next((i for i in range(len(labels) - 1, -1, -1) if labels[i] != IGNORE), None)
     if last is None or ids[last] in ends(tokenizer):
         return
     if tokenizer.eos_token_id is None:

@@ -160,8 +160,12 @@ def _bounded() -> type:
             return tree
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            _look(operator, left, right)
             _spent.step()
+            if operator == "+" and type(left) is str and type(right) is str:  # nearly all that templates do
+                _within("+", len(left) + len(right))
+                _spent.pay(len(left) + len(right))
+                return left + right
+            _look(operator, left, right)
             result = super().call_binop(context, operator, left, right)
             _spent.pay(_size(result))
             return result

@@ -94,7 +94,7 @@ class Instruct(Task):
         found = render_all(conversations, tokenizer, self.template(tokenizer), self.config.loss_on)
         result = []
         for example, (ids, labels) in zip(examples, found, strict=True):
-            if self.config.loss_on != "all" and all(label == IGNORE for label in labels):
+            if self.config.loss_on != "all" and labels.count(IGNORE) == len(labels):
                 raise DataError("the template leaves no answer to learn from", "check task.template", example.where)
             truncated = len(ids) > max_length
             result.append([Encoded(ids=ids[:max_length], labels=labels[:max_length], truncated=truncated)])
