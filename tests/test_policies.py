@@ -14,6 +14,7 @@ import pytest
 
 from tunery.config import DataConfig
 from tunery.data import rows as rows_module
+from tunery.data import source as source_module
 from tunery.errors import ConfigError, DataError
 from tunery.run import many
 from tunery.run.dataset import Dataset, load_dataset
@@ -178,15 +179,21 @@ def test_a_sample_is_drawn_evenly_and_is_always_the_same(tmp_path: Path, monkeyp
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes are forked on Linux only")
-def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_several_processes_find_what_one_finds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [{"text": f"row {i % 290} {'x' * (i % 7)}", "label": f"l{i % 290 % 3}"} for i in range(300)]
     made[17], made[250] = {"text": "", "label": "a"}, {"text": "odd", "label": 1}
-    file = write(tmp_path / "a.jsonl", made)
+    file = Path(write(tmp_path / "a.jsonl", made))
+    if name == "a.json":
+        file.write_text(json.dumps(made), encoding="utf-8")
+    elif name == "a.csv":
+        file.write_text("\n".join(["text,label", *(f"{row['text']},{row['label']}" for row in made)]), encoding="utf-8")
+    file = str(file.rename(tmp_path / name))
     data = DataConfig(train=file, on_bad_row="drop", near_duplicates=False)
     alone = load_dataset(data, None, 1, sample=500)
     monkeypatch.setattr(many, "WORTH_BYTES", 1)
     monkeypatch.setattr(many, "cpus", lambda: 3)
-    monkeypatch.setattr(many, "TURN", 7)
+    monkeypatch.setattr(source_module, "TURN", 7)
     for sample in (900, 60):
         found = load_dataset(data, None, 1, sample=sample)
         assert found.ledger.to_json() == alone.ledger.to_json()

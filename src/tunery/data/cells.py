@@ -18,6 +18,8 @@ _SHOWN = 40  # characters of a wrong value in a message
 
 
 def blank(value: str) -> bool:
+    if value[:1].isalnum():
+        return False
     return not value.strip().strip(_INVISIBLE).strip()
 
 

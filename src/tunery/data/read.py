@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 from tunery.data import encodings
 from tunery.data.inputs import KINDS, FileNames, find, listed, unreadable
-from tunery.data.readers import BadRow, Record, arrow, conll, excel, jsons, parallel, plain, tables
+from tunery.data.readers import SKIPPED, BadRow, Record, arrow, conll, excel, jsons, parallel, plain, tables
 from tunery.data.source import HEAD, Source
 from tunery.errors import DataError
 
-__all__ = ["READERS", "BadRow", "FileNames", "Record", "Records", "paths", "read"]
+__all__ = ["READERS", "SKIPPED", "BadRow", "FileNames", "Record", "Records", "paths", "read"]
 
 Reader = Callable[[Source], Iterator[Record]]
 _READERS: dict[str, Reader] = {
@@ -98,9 +98,9 @@ def _rows(chosen: list[tuple[Reader, Source]]) -> Iterator[Record]:
     for reader, source in chosen:
         found = False
         try:
-            for record in reader(source):
+            for number, record in enumerate(reader(source)):
                 found = True
-                yield record
+                yield record if source.share is None or source.share.has(number) else SKIPPED
         except OSError as error:
             raise unreadable(error, source.name) from None
         if not found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import tempfile
 import unicodedata
 from array import array
@@ -94,7 +95,7 @@ class Store:
         self._sample, self._least = sample, ALL if least is None else least
         self._in_memory = IN_MEMORY if sample is None else min(IN_MEMORY, self._least)
         self._drawn: list[int] = []
-        self._random = np.random.default_rng(0)
+        self._random = random.Random(0)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -128,7 +129,7 @@ class Store:
         if number < sample:
             self._drawn.append(number)
             return True
-        place = int(self._random.integers(0, number + 1))
+        place = int(self._random.random() * (number + 1))
         if place >= sample:
             return False
         if self._drawn[place] >= self._least:

@@ -27,6 +27,7 @@ RATIO, FREE = 200, 1 << 28
 GZIP = b"\x1f\x8b"
 HEAD = 1 << 16
 """Bytes at the beginning that tell what a file is."""
+TURN = 1000  # records that a process takes, before it is the next one's turn
 _CHUNK = 1 << 20
 _LOOKED_THROUGH = 1 << 30  # bytes in which the first other than ASCII character is looked for
 _BROKEN = "\udcff"  # becomes the byte FF, which no UTF-8 text has
@@ -39,6 +40,17 @@ def _broken(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("tunery-broken", _broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Records that a process takes: some, then it is the next process's turn."""
+
+    number: int
+    of: int
+
+    def has(self, record: int) -> bool:
+        return record // TURN % self.of == self.number
 
 
 @dataclass
@@ -56,6 +68,8 @@ class Source:
     """Of a spreadsheet; the first one if empty."""
     columns: Mapping[str, Source] = field(default_factory=dict)
     """Of a row, if every column is the lines of a file of its own."""
+    share: Share | None = None
+    """Which records this process takes, where several go through the file: the others come as ``SKIPPED``."""
     notes: list[str] = field(default_factory=list)
     """What readers decided or left out, in words for the user."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunery.data.near import clusters
 from tunery.data.rows import Rows, as_labels
@@ -47,11 +50,19 @@ def holdout(
     generator = random.Random(seed)
     ordered = _strata(found, generator)
     want = min(max(1, round(share * len(examples))), len(examples) - 1)
-    turns = _in_turn(ordered, _quotas(ordered, want, generator), generator)
-    held = _take(turns, want)
+    chosen, reserve = _in_turn(ordered, _quotas(ordered, want, generator))
+    left = Counter(label for group in found for label in group.labels)
+
+    def turns() -> Iterator[_Group]:
+        yield from chosen
+        generator.shuffle(reserve)  # seldom needed, and slow
+        yield from reserve
+
+    held = _take(turns(), want, left)
     if not held:  # even the smallest group is more than was asked for
-        smallest = sorted(turns, key=lambda group: len(group.rows))
-        held = next((rows for group in smallest if (rows := _take(turns, len(group.rows)))), [])
+        every = [*chosen, *reserve]
+        smallest = sorted(every, key=lambda group: len(group.rows))
+        held = next((rows for group in smallest if (rows := _take(every, len(group.rows), left))), [])
     if not held or len(held) == len(examples):
         raise DataError("no validation rows can be held out: every label has one distinct row", HINT, "data")
     kept = set(range(len(examples))) - set(held)
@@ -116,9 +127,8 @@ def folds(rows: Rows, count: int, seed: int, stratify: bool = True, groups: Sequ
 def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]:
     """Rows that share an input, a group of the user's or one of ``numbers``, in the order of their first rows."""
     first: dict[tuple[str, object], int] = {}
-    links = []
-    keys = [("input", rows.inputs.tolist()), ("group", rows.group_numbers), ("alike", numbers)]
-    for kind, values in keys:
+    links = _equal(rows.inputs)
+    for kind, values in (("group", rows.group_numbers), ("alike", numbers)):
         for row, value in enumerate(values):
             if value is not None:
                 earlier = first.setdefault((kind, value), row)
@@ -126,12 +136,23 @@ def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]
                     links.append((earlier, row))
     groups: dict[int, _Group] = {}
     label_numbers = rows.label_numbers
-    for row, root in enumerate(clusters(len(rows), links)):
-        group = groups.setdefault(root, _Group([], Counter()))
+    none: Counter[str] = Counter()  # one for all: there may be millions
+    for row, root in enumerate(clusters(len(rows), links) if links else range(len(rows))):
+        group = groups.get(root)
+        if group is None:
+            group = groups[root] = _Group([], Counter() if stratify else none)
         group.rows.append(row)
         if stratify:
             group.labels.update(as_labels(rows.store.label_sets[label_numbers[row]]))
     return list(groups.values())
+
+
+def _equal(inputs: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Each row that has the input of an earlier one, with the first that has it."""
+    _, first, which = np.unique(inputs, return_index=True, return_inverse=True)
+    earliest = first[which]
+    again = np.flatnonzero(earliest != np.arange(len(inputs)))
+    return list(zip(earliest[again].tolist(), again.tolist(), strict=True))
 
 
 def _strata(groups: Sequence[_Group], generator: random.Random) -> list[list[_Group]]:
@@ -157,23 +178,21 @@ def _quotas(strata: list[list[_Group]], want: int, generator: random.Random) -> 
     return quotas
 
 
-def _take(turns: list[_Group], want: int) -> list[int]:
-    """Rows of the first groups that fit into ``want`` rows and are not the last of their label."""
-    left: Counter[str] = Counter()
-    for group in turns:
-        left.update(group.labels)
+def _take(turns: Iterable[_Group], want: int, labels: Counter[str]) -> list[int]:
+    """Rows of the first groups that fit into ``want`` rows and are not the last of their label, of ``labels``."""
+    left = labels.copy()
     held: list[int] = []
     for group in turns:
         fits = len(held) + len(group.rows) <= want
         if fits and all(left[label] > count for label, count in group.labels.items()):
             left.subtract(group.labels)
             held += group.rows
+        if len(held) == want:
+            break
     return held
 
 
-def _in_turn(strata: list[list[_Group]], quotas: list[int], generator: random.Random) -> list[_Group]:
-    """The groups that the quotas ask for, then all others, as a reserve for those that cannot be taken."""
+def _in_turn(strata: list[list[_Group]], quotas: list[int]) -> tuple[list[_Group], list[_Group]]:
+    """The groups that the quotas ask for, and all others, as a reserve for those that cannot be taken."""
     chosen = [group for stratum, quota in zip(strata, quotas, strict=True) for group in stratum[:quota]]
-    reserve = [group for stratum, quota in zip(strata, quotas, strict=True) for group in stratum[quota:]]
-    generator.shuffle(reserve)
-    return chosen + reserve
+    return chosen, [group for stratum, quota in zip(strata, quotas, strict=True) for group in stratum[quota:]]

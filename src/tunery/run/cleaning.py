@@ -66,6 +66,8 @@ class Cleaning:
 
         ``leave_out``: steps may do so (rows to predict stay). Raises DataError if nothing is left of the row.
         """
+        if not self.steps:
+            return example
         now = example
         for step in self.steps:
             reason = step.drops(now.input_text) if leave_out else None

@@ -241,11 +241,10 @@ def _load(
         except DataError as error:
             bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
 
-    records = chain(head, stream)
     if sample is not None and many.worth_it(stream.sources) and not data.clean:
-        part.examples, part.bad = many.load(records, lambda: Records(stream.sources), take, sample)
+        part.examples, part.bad = many.load(head, stream, take, sample)
         return part
-    for record in records:
+    for record in chain(head, stream):
         take(record, part.examples, part.bad)
     return part
 

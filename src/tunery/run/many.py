@@ -1,4 +1,4 @@
-"""Read very many rows with all CPUs: every process goes through the files, each makes examples of its share.
+"""Read very many rows with all CPUs: every process goes through the files, each reads and makes examples of its share.
 
 Only a sample of the examples is kept; of the others what rows are compared by comes back.
 """
@@ -10,16 +10,16 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
-from tunery.data.read import BadRow, Record
+from tunery.data.read import SKIPPED, BadRow, Record, Records
 from tunery.data.rows import Store, merged
-from tunery.data.source import Source
+from tunery.data.source import Share, Source
 from tunery.errors import ResourceError, TuneryError
 from tunery.models.machine import cpus
 
 WORTH_BYTES = 100_000_000  # of all files, from which other processes are worth their start
-TURN = 1000  # records that a process takes, before it is the next one's turn
 Take = Callable[[Record, Store, list[BadRow]], None]
 _Found = tuple[dict[str, Any], Sequence[int], list[tuple[int, BadRow]]]
 
@@ -30,14 +30,11 @@ def worth_it(sources: Sequence[Source]) -> bool:
     return sum(source.path.stat().st_size for source in sources if source.path.is_file()) >= WORTH_BYTES
 
 
-def load(
-    records: Iterable[Record], again: Callable[[], Iterable[Record]], take: Take, sample: int
-) -> tuple[Store, list[BadRow]]:
+def load(head: Sequence[Record], stream: Records, take: Take, sample: int) -> tuple[Store, list[BadRow]]:
     """→ all rows in order, of which ``sample`` can be read, and the bad ones.
 
     Args:
-        records: what this process reads.
-        again: the same records from their beginning, for another process.
+        head: records that were taken from ``stream`` before: fewer than are one turn, or of one file.
         take: puts a record into a store, or among the bad rows.
     """
     count = cpus()
@@ -45,11 +42,15 @@ def load(
     pipes = []
     for number in range(1, count):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_send, args=(theirs, again, number, count, take, sample), daemon=True)
+        job = (theirs, stream.sources, Share(number, count), take, sample)
+        process = context.Process(target=_send, args=job, daemon=True)
         process.start()
         theirs.close()
         pipes.append((ours, process))
-    found = [_share(records, 0, count, take, sample)]
+    own = Share(0, count)
+    _give(stream.sources, own)
+    begin = (record if own.has(number) else SKIPPED for number, record in enumerate(head))
+    found = [_share(chain(begin, stream), take, sample // count)]
     for pipe, process in pipes:
         try:
             found.append(pipe.recv())
@@ -60,21 +61,28 @@ def load(
     return merged([parcel for parcel, _, _ in found], [numbers for _, numbers, _ in found]), [row for _, row in bad]
 
 
-def _send(pipe: Any, again: Callable[[], Iterable[Record]], *share: Any) -> None:
+def _send(pipe: Any, sources: list[Source], share: Share, take: Take, sample: int) -> None:
+    _give(sources, share)
     with suppress(TuneryError):
-        pipe.send(_share(again(), *share))
+        pipe.send(_share(Records(sources), take, sample // share.of))
 
 
-def _share(records: Iterable[Record], turn: int, count: int, take: Take, sample: int) -> _Found:
-    """What is found in every ``count``-th turn of the records."""
-    store, numbers = Store(sample // count, least=0), array("q")
+def _give(sources: Iterable[Source], share: Share) -> None:
+    for source in sources:
+        source.share = share
+
+
+def _share(records: Iterable[Record], take: Take, sample: int) -> _Found:
+    store, numbers = Store(sample, least=0), array("q")
     bad: list[tuple[int, BadRow]] = []
     for number, record in enumerate(records):
-        if number // TURN % count != turn:
+        if record is SKIPPED:
             continue
         strange: list[BadRow] = []
         before = len(store)
         take(record, store, strange)
-        numbers.extend([number] * (len(store) - before))
-        bad += [(number, row) for row in strange]
+        for _ in range(len(store) - before):
+            numbers.append(number)
+        if strange:
+            bad += [(number, row) for row in strange]
     return store.parcel(), numbers, bad

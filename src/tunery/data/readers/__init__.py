@@ -30,6 +30,7 @@ class BadRow:
 
 
 Record = Row | BadRow
+SKIPPED = BadRow("", "another process reads this row")
 
 
 def lines(source: Source) -> Iterator[tuple[int, str | None]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunery.data.columns import familiar
-from tunery.data.readers import BadRow, Record, broken_text, lines, nested, undecodable
+from tunery.data.readers import SKIPPED, BadRow, Record, broken_text, lines, nested, undecodable
 from tunery.data.source import Source
 from tunery.errors import DataError
 from tunery.protocols import Row
@@ -50,11 +50,24 @@ def read(source: Source) -> Iterator[Record]:
         text = _whole(source)
         yield from _array(text, text.index("["), source.name)
         return
-    for number, line in lines(source):
-        if line is None:
-            yield broken_text(source, number)
-        elif line.strip(" \t\r"):
-            yield _row(line, source.name, number)
+    yield from _lines(source)
+
+
+def _lines(source: Source) -> Iterator[Record]:
+    """One object a line. Lines that another process reads are not even decoded."""
+    record = 0
+    with source.open() as stream:
+        for number, raw in enumerate(stream, 1):
+            if not raw.strip(b" \t\r\n"):
+                continue
+            if source.share is not None and not source.share.has(record):
+                yield SKIPPED
+            else:
+                try:
+                    yield _row(raw.decode("utf-8").rstrip("\r\n"), source.name, number)
+                except UnicodeDecodeError:
+                    yield broken_text(source, number)
+            record += 1
 
 
 def _one_object(source: Source) -> tuple[str, dict[str, Any]] | None:
