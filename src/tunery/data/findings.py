@@ -204,15 +204,11 @@ def _counted(splits: Iterable[Rows]) -> tuple[Counter[str], dict[str, tuple[str,
     counts: Counter[str] = Counter()
     first: dict[str, tuple[str, int]] = {}
     for rows in splits:
-        sets: Counter[int] = Counter()
-        for place, number in enumerate(rows.label_numbers):
-            if number not in sets:
-                for label in as_labels(rows.store.label_sets[number]):
-                    first.setdefault(label, rows.place(place))
-            sets[number] += 1
-        for number, count in sets.items():
-            for label in as_labels(rows.store.label_sets[number]):
-                counts[label] += count
+        numbers, places, sizes = np.unique(rows.label_numbers, return_index=True, return_counts=True)
+        for i in np.argsort(places):
+            for label in as_labels(rows.store.label_sets[int(numbers[i])]):
+                first.setdefault(label, rows.place(int(places[i])))
+                counts[label] += int(sizes[i])
     return counts, first
 
 

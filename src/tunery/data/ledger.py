@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,13 +56,28 @@ class Ledger:
 
     def enter(self, file: str, line: int, bucket: str, note: str, split: str) -> None:
         """``add`` for a place that is known in its parts."""
-        _checked(bucket)
-        lines = self._files.setdefault((file, split), {})
-        if line in lines:
-            raise ValueError(f"{file}:{line} is already in {lines[line]}")
-        lines[line] = bucket
-        self._rows += 1
+        self.enter_all(file, [line], bucket, split)
         self._annotate(file, split, line, note)
+
+    def enter_all(self, file: str, lines: Sequence[int], bucket: str, split: str) -> None:
+        """``enter`` for many rows of a file."""
+        _checked(bucket)
+        known = self._files.setdefault((file, split), {})
+        before = len(known)
+        for line in lines:
+            if line in known:
+                raise ValueError(f"{file}:{line} is already in {known[line]}")
+            known[line] = bucket
+        self._rows += len(known) - before
+
+    def move_all(self, file: str, lines: Sequence[int], bucket: str, split: str) -> None:
+        """``move`` for many rows of a file, all of one input split. Raises ValueError if one is not there."""
+        _checked(bucket)
+        known = self._files.get((file, split), {})
+        for line in lines:
+            if line not in known:
+                raise ValueError(f"{file}:{line}: no such row of {split} in the ledger")
+            known[line] = bucket
 
     def move(self, where: str, bucket: str, note: str = "", split: str = "") -> None:
         """Put a row into another bucket. ``split``: the split it is used in now, if that is not clear.
@@ -95,10 +110,12 @@ class Ledger:
         assert sum(counts.values()) == self._rows, "a row has been lost or counted twice"
         return dict(sorted(counts.items(), key=lambda item: (item[0].startswith("dropped"), item[0])))
 
-    def entries(self) -> Iterator[Entry]:
-        """Every row, file by file in the order in which they were entered."""
+    def entries(self, dropped: bool = False) -> Iterator[Entry]:
+        """Every row, or the dropped ones alone, file by file in the order in which they were entered."""
         for (file, split), lines in self._files.items():
             for line, bucket in lines.items():
+                if dropped and not bucket.startswith("dropped:"):
+                    continue
                 yield Entry(file, line, split, bucket, self._notes.get((file, split, line), ""))
 
     def summary(self) -> dict[str, Any]:

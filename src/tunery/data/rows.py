@@ -235,6 +235,13 @@ def _plain(example: Example) -> dict[str, Any]:
     return fields
 
 
+def _of(values: array[int], indices: Indices) -> list[int]:
+    if not len(values):
+        return []
+    found: list[int] = np.frombuffer(values, dtype=f"{values.typecode}")[indices].tolist()
+    return found
+
+
 class Rows(Sequence[Example]):
     """Some rows of a store, in any order. Slices and ``take`` are rows again; nothing is copied."""
 
@@ -286,14 +293,30 @@ class Rows(Sequence[Example]):
     @property
     def label_numbers(self) -> list[int]:
         """Number of each row's label in ``store.label_sets``."""
-        labels = self.store.labels
-        return [labels[i] for i in self.indices.tolist()]
+        return _of(self.store.labels, self.indices)
 
     @property
     def group_numbers(self) -> list[int | None]:
         """Number of each row's ``Example.group``; None where it has none."""
-        groups, names = self.store.groups, self.store.group_names
-        return [None if names[groups[i]] is None else groups[i] for i in self.indices.tolist()]
+        names = self.store.group_names
+        return [None if names[group] is None else group for group in _of(self.store.groups, self.indices)]
+
+    @property
+    def lines(self) -> list[int]:
+        """Line of each row in its file."""
+        return _of(self.store.lines, self.indices)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any row of the store has a group."""
+        return any(name is not None for name in self.store.group_names)
+
+    def by_file(self) -> Iterator[tuple[str, list[int]]]:
+        """File by file, the lines of its rows in order."""
+        files = np.array(_of(self.store.files, self.indices), dtype=np.int64)
+        lines = np.array(self.lines, dtype=np.int64)
+        for number in dict.fromkeys(files.tolist()):
+            yield self.store.file_names[number], lines[files == number].tolist()
 
     def label(self, place: int) -> Any:
         return self.store.label_sets[self.store.labels[int(self.indices[place])]]

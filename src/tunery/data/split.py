@@ -65,8 +65,8 @@ def holdout(
         held = next((rows for group in smallest if (rows := _take(every, len(group.rows), left))), [])
     if not held or len(held) == len(examples):
         raise DataError("no validation rows can be held out: every label has one distinct row", HINT, "data")
-    kept = set(range(len(examples))) - set(held)
-    return sorted(kept), sorted(held)
+    kept = np.setdiff1d(np.arange(len(examples)), held, assume_unique=True)
+    return kept.tolist(), sorted(held)
 
 
 def latest(rows: Rows, share: float) -> tuple[list[int], list[int]]:
@@ -128,15 +128,17 @@ def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]
     """Rows that share an input, a group of the user's or one of ``numbers``, in the order of their first rows."""
     first: dict[tuple[str, object], int] = {}
     links = _equal(rows.inputs)
-    for kind, values in (("group", rows.group_numbers), ("alike", numbers)):
+    for kind, values in (("group", rows.group_numbers if rows.grouped else ()), ("alike", numbers)):
         for row, value in enumerate(values):
             if value is not None:
                 earlier = first.setdefault((kind, value), row)
                 if earlier != row:
                     links.append((earlier, row))
+    none: Counter[str] = Counter()  # one for all: there may be millions
+    if not links and not stratify:
+        return [_Group([row], none) for row in range(len(rows))]
     groups: dict[int, _Group] = {}
     label_numbers = rows.label_numbers
-    none: Counter[str] = Counter()  # one for all: there may be millions
     for row, root in enumerate(clusters(len(rows), links) if links else range(len(rows))):
         group = groups.get(root)
         if group is None:

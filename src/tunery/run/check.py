@@ -177,7 +177,7 @@ def _fit(task: Task, dataset: Dataset, labels: Sequence[str] | None) -> DataErro
 
 def _refused(found: Inspection, config: Config) -> DataError | None:
     """What training would say, in its own order: bad rows, rows the task cannot fit, too long rows."""
-    dropped = [entry for entry in found.dataset.ledger.entries() if entry.bucket.startswith("dropped:")]
+    dropped = list(found.dataset.ledger.entries(dropped=True))
     bad = [entry for entry in dropped if entry.bucket == "dropped:bad"]
     if bad and config.data.on_bad_row == "error":
         rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
@@ -202,7 +202,7 @@ def _refused(found: Inspection, config: Config) -> DataError | None:
 
 
 def _findings(found: Inspection, splits: Mapping[str, Split]) -> Iterator[dict[str, Any]]:
-    for entry in found.dataset.ledger.entries():
+    for entry in found.dataset.ledger.entries(dropped=True):
         kind = {"dropped:bad": "bad_row", "dropped:too_long": "too_long"}.get(entry.bucket)
         if kind is not None:
             yield {"kind": kind, "file": entry.file, "line": entry.line, "message": entry.note}

@@ -293,9 +293,8 @@ def _in_file_words(problem: str, rename: dict[str, str]) -> str:
 
 
 def _enter(ledger: Ledger, part: _Part, split: str) -> None:
-    rows = Rows(part.examples)
-    for number in range(len(rows)):
-        ledger.enter(*rows.place(number), f"used:{split}", "", split)
+    for file, lines in Rows(part.examples).by_file():
+        ledger.enter_all(file, lines, f"used:{split}", split)
     for row in part.bad:
         ledger.add(row.where, "dropped:bad", row.problem, split)
     part.cleaned.mark(ledger, split)

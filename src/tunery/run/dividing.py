@@ -66,8 +66,8 @@ def _alike(checked: Checked) -> Sequence[int]:
 
 def _move(checked: Checked, kept: list[int], held: list[int], split: str, ledger: Ledger) -> None:
     rows: Rows = checked.splits["train"]
-    for place in held:
-        ledger.move(rows.where(place), f"used:{split}", split="train")
+    for file, lines in rows.take(held).by_file():
+        ledger.move_all(file, lines, f"used:{split}", "train")
     checked.splits = {**checked.splits, "train": rows.take(kept), split: rows.take(held)}
     if groups := checked.groups.get("train"):
         checked.groups |= {"train": [groups[i] for i in kept], split: [groups[i] for i in held]}
