@@ -76,6 +76,22 @@ def sentinel_scores(model: Any, batch: dict[str, Tensor], words: Words, sentinel
     return _by_feeds(words, shares)
 
 
+def next_shares(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Log-probabilities of what a causal model puts first in the place: [rows, vocabulary]."""
+    ids, mask, first = put(model, batch, (), cut=True)
+    return _log_shares(model, first - 1, 1, input_ids=ids, attention_mask=mask)[:, 0]
+
+
+def marked_shares(model: Any, batch: dict[str, Tensor], mark: int) -> Tensor:
+    """The same of masked models, ``mark`` being their mask, and of T5, where it is the sentinel."""
+    ids, mask, first = put(model, batch, (mark,))
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids.new_tensor([[model.config.decoder_start_token_id, mark]]).expand(len(ids), -1)
+        first = torch.ones_like(first)
+    return _log_shares(model, first, 1, **inputs)[:, 0]
+
+
 def label_scores(scores: Tensor, owners: Sequence[int]) -> Tensor:
     """[rows, words] → [rows, labels]: log of the mean probability of a label's words (``owners``: label of each)."""
     found = []

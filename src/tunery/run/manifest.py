@@ -37,7 +37,7 @@ def record(run: RunDir, prepared: Prepared) -> None:
     if not processes.first():
         return
     config, base = prepared.config, prepared.base
-    run.write_config(_absolute(config))
+    run.write_config(absolute(config))
     write_json(run.ledger_file, prepared.dataset.ledger.to_json())
     first = prepared.splits["train"].examples[0]
     run.update_manifest(
@@ -60,7 +60,7 @@ def record(run: RunDir, prepared: Prepared) -> None:
     )
 
 
-def _absolute(config: Config) -> Config:
+def absolute(config: Config) -> Config:
     """Files by absolute path, so that resuming works from any folder."""
     files = {split: inputs.absolute(getattr(config.data, split)) for split in ("train", "validation", "test")}
     data = config.data.model_copy(update=files)

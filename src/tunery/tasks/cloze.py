@@ -209,13 +209,19 @@ class Cloze(Task):
             return f"{base.name} has no masked-language head in its files; use smollm2, or task=classify"
         return None
 
-    def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    def bind(self, base: Any) -> None:
+        """Make ready to score with a model of this base that is loaded already. Raises ConfigError: a label word that
+        the tokenizer does not know, or that shares a token with what stands beside it.
+        """
         self._prepare(base.tokenizer)
         self._kind = KINDS[base.family]
         if self._kind == "seq2seq_lm":
             self._mark = base.tokenizer.convert_tokens_to_ids(SENTINEL)
         elif self._kind == "masked_lm":
             self._mark = base.tokenizer.mask_token_id
+
+    def head(self, base: Any) -> tuple[nn.Module, tuple[str, ...]]:
+        self.bind(base)
         model, new = base.load(self._kind)
         if new:
             raise ModelError(
@@ -252,18 +258,38 @@ class Cloze(Task):
         """[rows, labels], fp32."""
         from tunery.models import cloze
 
+        return cloze.label_scores(self.word_scores(model, batch, self._words), self._owners)
+
+    def word_scores(self, model: nn.Module, batch: Batch, words: Sequence[tuple[int, ...]]) -> Tensor:
+        """[rows, words], fp32: of any words' token ids (``data.cloze.word_ids``) in the label's place."""
+        from tunery.models import cloze
+
         if self._kind == "masked_lm":
-            scores = cloze.masked_scores(model, batch, self._words, self._mark)
-        elif self._kind == "seq2seq_lm":
-            scores = cloze.sentinel_scores(model, batch, self._words, self._mark)
-        elif self.template.goes_on:
-            scores = cloze.whole_scores(model, batch, self._words)
-        else:
-            scores = cloze.causal_scores(model, batch, self._words)
-        return cloze.label_scores(scores, self._owners)
+            return cloze.masked_scores(model, batch, words, self._mark)
+        if self._kind == "seq2seq_lm":
+            return cloze.sentinel_scores(model, batch, words, self._mark)
+        if self.template.goes_on:
+            return cloze.whole_scores(model, batch, words)
+        return cloze.causal_scores(model, batch, words)
+
+    def vocabulary(self, model: nn.Module, batch: Batch) -> Tensor:
+        """[rows, vocabulary]: log-probability of each token to be the first (masked models: the only one) of the word
+        in the label's place, fp32. Causal models read what stands before it alone.
+        """
+        from tunery.models import cloze
+
+        if self._kind == "causal_lm":
+            return cloze.next_shares(model, batch)
+        return cloze.marked_shares(model, batch, self._mark)
 
     def priors(self, model: nn.Module, soft: bool) -> Tensor:
         """[labels]: log of the labels' mean probability for texts that say nothing."""
+        found = [self.scores(model, batch).softmax(-1) for batch in self.blanks(model, soft)]
+        mean: Tensor = sum(found) / len(found)  # type: ignore[assignment]
+        return mean[0].log()
+
+    def blanks(self, model: nn.Module, soft: bool) -> list[Batch]:
+        """Texts that say nothing, one a batch."""
         from tunery.data import soft as soft_rows
         from tunery.data.batch import collate
 
@@ -275,10 +301,8 @@ class Cloze(Task):
             row = row if soft else row.without_soft()
             if row.span and row.span[0] == 0 and self._kind == "causal_lm" and not self.template.goes_on:
                 continue  # nothing stands before the label
-            batch = collate([row], self._tokenizer.pad_token_id or 0, device)
-            found.append(self.scores(model, batch).softmax(-1))
-        mean: Tensor = sum(found) / len(found)  # type: ignore[assignment]
-        return mean[0].log()
+            found.append(collate([row], self._tokenizer.pad_token_id or 0, device))
+        return found
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Priors are taken away in evaluation only, and computed anew each time: they are those of this model."""
