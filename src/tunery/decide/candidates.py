@@ -93,7 +93,13 @@ SYSTEMS = (
     "You are an expert. Answer as precisely as you can.",
     "Answer in one short sentence.",
 )
-CHINESE_SYSTEMS = ("", "你是一个乐于助人的助手。", "请简短、准确地回答问题。", "只给出答案，不要解释。", "请用一句话回答。")
+CHINESE_SYSTEMS = (
+    "",
+    "你是一个乐于助人的助手。",
+    "请简短、准确地回答问题。",
+    "只给出答案，不要解释。",
+    "请用一句话回答。",
+)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 
 

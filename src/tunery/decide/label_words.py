@@ -24,9 +24,7 @@ FEWEST = 2
 """Letters of a word; where the label is Chinese, one character is a word."""
 
 
-def search(
-    scorer: ClozeScorer, candidate: Candidate, count: int
-) -> list[dict[str, list[str]]]:
+def search(scorer: ClozeScorer, candidate: Candidate, count: int) -> list[dict[str, list[str]]]:
     """The best ``count`` verbalisers on these training rows, best first, and one of their words together.
 
     Words are whole (one token in the label's place) and distinct. Of the likely words of a class those are combined

@@ -81,7 +81,7 @@ class Scorer:
     def made(self, candidate: Candidate) -> Task:
         """The task with this prompt, for the model that is loaded."""
         known = self.material.task
-        made = type(known)(type(known).Config.model_validate({"name": known.name, **candidate.task}))
+        made: Task = type(known)(type(known).Config.model_validate({"name": known.name, **candidate.task}))
         made.restore(known.state())
         return made
 
@@ -220,7 +220,8 @@ class AnswerScorer(Scorer):
         done, total, count = self._sums.get(candidate.key, (0, 0.0, 0))
         encoded = self._encoded(task, candidate, rows)
         if rows > done:
-            model, rest = known.model, encoded[done:]
+            model: Any = known.model
+            rest: Sequence[Encoded] = encoded[done:]
             if known.base.family == "decoder":
                 with torch.inference_mode():
                     model, rest = shared_text.after(model, rest)

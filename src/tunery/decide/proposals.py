@@ -33,7 +33,9 @@ _NUMBER = re.compile(r"^\s*(?:[-*]|\d+[.):])\s+")
 _ENDING = re.compile(r"[\s.!?,;:。！？，；：\"'`]*")
 
 
-def propose(material: Material, good: Sequence[str], count: int, seed: int) -> tuple[list[tuple[str, str]], Counter[str]]:
+def propose(
+    material: Material, good: Sequence[str], count: int, seed: int
+) -> tuple[list[tuple[str, str]], Counter[str]]:
     """``count`` answers of the model → (origin, prompt) of those that can be used, and the others by reason.
 
     Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -55,14 +54,15 @@ def shared(rows: Sequence[Encoded]) -> int:
     """Tokens that all rows begin with and that none of them predicts; each row keeps one before its first target.
 
     0 if they are too few to matter.
-    """
+    """  # what the first and the last in lexical order share all between them share
     if len(rows) < 2:
         return 0
-    common = len(commonprefix([row.ids for row in rows]))
+    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
+    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     for row in rows:
         targets = [i for i, label in enumerate(row.labels or ()) if label != IGNORE]
-        first = row.span[0] if row.span else targets[0] if targets else len(row.ids)
-        common = min(common, first - 1)
+        begun = row.span[0] if row.span else targets[0] if targets else len(row.ids)
+        common = min(common, begun - 1)
     return common if common >= LEAST and max(rows[0].ids[:common]) < SOFT else 0
 
 
