@@ -112,7 +112,8 @@ def test_templates_and_rows_are_read_once(place: Path) -> None:
 def test_a_shared_text_is_read_once(model: str, place: Path, request: pytest.FixtureRequest) -> None:
     folder = lively(request.getfixturevalue(model), place / f"lively-{model}")
     material = material_of(model={"name": str(folder), "dtype": "float32"})
-    task: Any = scorer(material).made(one("The film is good, great, wonderful. Please answer the question: " + TEMPLATE))
+    front = "The film is good, great, wonderful. Please answer the question: "
+    task: Any = scorer(material).made(one(front + TEMPLATE))
     task.bind(material.base)
     rows = [task.encode(row, material.base.tokenizer, 256)[0] for row in material.rows[:6]]
     assert shared_text.shared(rows) >= shared_text.LEAST
