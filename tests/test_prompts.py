@@ -151,7 +151,7 @@ def test_answers_are_scored_by_their_loss(place: Path) -> None:
     total = count = 0.0
     for row in material.rows:
         loss, n, _ = task.loss(material.model, collate(task.encode(row, material.base.tokenizer, 512), 0))
-        total, count = total + float(loss), count + int(n)
+        total, count = total + float(loss.detach()), count + int(n)
     assert found.loss == pytest.approx(total / count, abs=1e-3)
 
 
