@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,6 +184,7 @@ def test_words_of_the_vocabulary_are_found(place: Path, monkeypatch: pytest.Monk
     good, bad = {"order": -1.0, "France": -2.0, "the": -0.5}, {"order": -4.0, "France": -6.0, "is": -2.0, "the": -0.5}
     shares = planted(material, {"good": good, "bad": bad})
     monkeypatch.setattr(every, "vocabulary", lambda *_: shares)
+    monkeypatch.setattr(label_words, "_begun", lambda *_: set())
     found = label_words.search(every, one(), 5)
     assert found
     assert found[0]["bad"] == ["is"]
@@ -193,6 +195,23 @@ def test_words_of_the_vocabulary_are_found(place: Path, monkeypatch: pytest.Monk
         assert len(set(flat)) == len(flat), "distinct"
         assert all(len(ids) == 1 for ids in cloze.word_ids(parsed, flat, material.base.tokenizer)), "whole"
         assert all(word.isalpha() for word in flat)
+
+
+def test_beginnings_of_words_are_no_words(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the token of "order" this model goes on with a letter, after that of "the" with a space."""
+    material = material_of()
+    tokenizer = material.base.tokenizer
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" order", " the", "x", " x")]
+    order, the, letter, space = ids
+
+    def answer(input_ids: torch.Tensor, **_: Any) -> Any:
+        last = [letter if token == order else space for token in input_ids[:, -1].tolist()]
+        logits = torch.nn.functional.one_hot(torch.tensor(last), len(tokenizer)).float() * 50
+        return SimpleNamespace(logits=logits.unsqueeze(1))
+
+    every = ClozeScorer(material)
+    monkeypatch.setattr(material.model, "forward", answer)
+    assert label_words._begun(every, one(), [order, the]) == {order}
 
 
 def test_no_words_where_a_class_has_no_row(place: Path) -> None:
