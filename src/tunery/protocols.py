@@ -538,6 +538,8 @@ class Number:
     name: str
     summary: str
     higher_is_better: bool = True
+    mean_of_rows: bool = False
+    """Whether it is the mean of what ``compute`` gives for each row alone (rows for which it gives nothing left out)."""
 
 
 class Metric(Plugin):

@@ -39,17 +39,32 @@ def bootstrap_interval(
         raise ValueError("an interval needs at least one value")
     if data.max() == data.min():
         return float(data[0]), float(data[0])
-    mean, deviations = data.mean(), data - data.mean()
-    means = _resampled_means(data, resamples, seed)
+    return bca(_resampled_means(data, resamples, seed), data.mean(), data - data.mean(), confidence)
+
+
+def bca(
+    resampled: NDArray[Any], value: float, deviations: NDArray[Any], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of any statistic by the BCa bootstrap; the formulas are in ``bootstrap_interval``.
+
+    Args:
+        resampled: the statistic of each resample.
+        value: the statistic of the data.
+        deviations: for the acceleration, what each row (or block of rows) does to the statistic, up to a factor: the
+            mean of the jackknife values less the value without that row; for a mean, the deviations from it.
+    """
+    import numpy as np
+
     normal = NormalDist()
-    # Ties count half, and a mean outside all resamples must not give an infinite z0.
-    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    z0 = normal.inv_cdf(float(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples)))
-    acceleration = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+    # Ties count half, and a value outside all resamples must not give an infinite z0.
+    below = (np.mean(resampled < value) + np.mean(resampled <= value)) / 2
+    z0 = normal.inv_cdf(float(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled))))
+    squares = float((deviations**2).sum())
+    acceleration = float((deviations**3).sum()) / (6 * squares**1.5) if squares else 0.0
 
     def quantile(share: float) -> float:
         z = z0 + normal.inv_cdf(share)
-        return float(np.quantile(means, normal.cdf(z0 + z / (1 - acceleration * z))))
+        return float(np.quantile(resampled, normal.cdf(z0 + z / (1 - acceleration * z))))
 
     return quantile((1 - confidence) / 2), quantile((1 + confidence) / 2)
 

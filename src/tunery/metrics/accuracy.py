@@ -14,7 +14,7 @@ class Accuracy(Metric):
 
     summary = "share of rows with the right class"
     kind = "classes"
-    numbers = (Number("accuracy", "share of rows with the right class"),)
+    numbers = (Number("accuracy", "share of rows with the right class", mean_of_rows=True),)
 
     def compute(self, scored: Scored) -> dict[str, float]:
         """Nothing for no rows."""

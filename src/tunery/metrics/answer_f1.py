@@ -24,7 +24,7 @@ class AnswerF1(Metric):
 
     summary = "overlap of an answer with the best accepted answer"
     kind = "text"
-    numbers = (Number("f1", "token overlap with the best accepted answer, 0 to 1"),)
+    numbers = (Number("f1", "token overlap with the best accepted answer, 0 to 1", mean_of_rows=True),)
 
     def compute(self, scored: Scored) -> dict[str, float]:
         """Nothing if no row has a reference."""

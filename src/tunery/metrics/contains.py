@@ -19,7 +19,9 @@ class Contains(Metric):
 
     summary = "share of answers that contain all key facts"
     kind = "text"
-    numbers = (Number("contains", "share of answers with all of their key facts, among rows that have any"),)
+    numbers = (
+        Number("contains", "share of answers with all of their key facts, among rows that have any", mean_of_rows=True),
+    )
 
     def compute(self, scored: Scored) -> dict[str, float]:
         """Nothing if no row has key facts."""

@@ -19,7 +19,11 @@ class ExactMatch(Metric):
 
     summary = "share of answers equal to an accepted answer"
     kind = "text"
-    numbers = (Number("exact_match", "share of answers equal to an accepted one but for case, punctuation, articles"),)
+    numbers = (
+        Number(
+            "exact_match", "share of answers equal to an accepted one but for case, punctuation, articles", mean_of_rows=True
+        ),
+    )
 
     def compute(self, scored: Scored) -> dict[str, float]:
         """Nothing if no row has a reference."""

@@ -18,7 +18,7 @@ class JsonValid(Metric):
 
     summary = "share of answers that are a JSON object"
     kind = "text"
-    numbers = (Number("json_valid", "share of answers that parse as one JSON object"),)
+    numbers = (Number("json_valid", "share of answers that parse as one JSON object", mean_of_rows=True),)
 
     def compute(self, scored: Scored) -> dict[str, float]:
         """Nothing if no row has a reference."""

@@ -24,9 +24,9 @@ class MultiLabel(Metric):
     kind = "multilabel"
     numbers = (
         Number("f1_micro", "F1 over all label decisions"),
-        Number("f1_samples", "mean F1 of the rows"),
+        Number("f1_samples", "mean F1 of the rows", mean_of_rows=True),
         Number("f1_macro_labels", "mean F1 of the labels"),
-        Number("subset_accuracy", "share of rows with exactly the right set of labels"),
+        Number("subset_accuracy", "share of rows with exactly the right set of labels", mean_of_rows=True),
     )
 
     def compute(self, scored: Scored) -> dict[str, float]:

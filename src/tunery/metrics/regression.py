@@ -25,7 +25,7 @@ class Regression(Metric):
     summary = "errors and correlations of numbers"
     kind = "numbers"
     numbers = (
-        Number("mae", "mean absolute error", higher_is_better=False),
+        Number("mae", "mean absolute error", higher_is_better=False, mean_of_rows=True),
         Number("rmse", "root of the mean squared error", higher_is_better=False),
         Number("r2", "share of the references' variance that is explained; 1 is perfect, 0 as good as their mean"),
         Number("pearson", "linear correlation, -1 to 1"),

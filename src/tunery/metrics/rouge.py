@@ -32,9 +32,9 @@ class Rouge(Metric):
     summary = "overlap with the reference texts (ROUGE F-measures)"
     kind = "text"
     numbers = (
-        Number("rouge1", "overlap of single words, F-measure 0 to 1"),
-        Number("rouge2", "overlap of pairs of words, F-measure 0 to 1"),
-        Number("rougeL", "longest common subsequence, F-measure 0 to 1"),
+        Number("rouge1", "overlap of single words, F-measure 0 to 1", mean_of_rows=True),
+        Number("rouge2", "overlap of pairs of words, F-measure 0 to 1", mean_of_rows=True),
+        Number("rougeL", "longest common subsequence, F-measure 0 to 1", mean_of_rows=True),
     )
 
     def compute(self, scored: Scored) -> dict[str, float]:

@@ -139,6 +139,23 @@ class Run:
             "dropped": ledger.summary()["dropped"],
         }
 
+    def row_losses(self, files: str | Sequence[str]) -> list[tuple[Example, float, int]]:
+        """Each row of the files with the sum of its losses and the number of its targets (tokens, or 1).
+
+        Row by row, as a batch only tells the sum of all its rows: slower than ``evaluate``.
+        """
+        examples, ledger = self._read(files, need_target=True)
+        tuned, settings = self.tuned, self._settings(None, None)
+        split = encode_split(
+            EVALUATION, examples, tuned.task, tuned.tokenizer, self.config.data, settings.max_length, ledger
+        )
+        totals, counts = [0.0] * len(split.examples), [0] * len(split.examples)
+        for row in readable(tuned.model, split.rows):
+            found = loss_and_outputs(tuned.model, tuned.task, [row], tuned.tokenizer.pad_token_id or 0, settings)
+            totals[row.row] += found[0]
+            counts[row.row] += found[1]
+        return list(zip(split.examples, totals, counts, strict=True))
+
     # --------------------------------------------------------------------------------------------- use
 
     def predict(

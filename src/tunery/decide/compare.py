@@ -1,0 +1,327 @@
+"""Is one run really better than another? The same test rows, an interval, and what changed row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunery import scoring, stats
+from tunery.decide import answers as reading
+from tunery.decide import measures
+from tunery.decide.answers import LOSSES, Answers
+from tunery.decide.pairs import Difference, pair, pair_of
+from tunery.errors import ConfigError
+from tunery.rundir import RunDir
+
+__all__ = ["Difference", "compare", "pair", "pair_of"]
+
+LENGTHS = 4
+"""Parts of the rows by the length of their input, each with as many rows."""
+IGNORED = ("run", "train.seed", "train.trackers", "schema_version")
+"""Keys in which trainings of one method may differ."""
+
+
+@dataclass(slots=True)
+class Side:
+    """A method: one run, or several with different seeds."""
+
+    name: str
+    answers: list[Answers]
+    settings: dict[str, Any]
+    seeds: list[int]
+    scores: list[list[float]] = field(default_factory=list)
+    """For each run, what each row is judged by (rows that say nothing are left out)."""
+
+
+def compare(
+    runs: Sequence[str | Path] = (),
+    *,
+    groups: Mapping[str, Sequence[str | Path]] | None = None,
+    data: Sequence[str] = (),
+    metric: str | None = None,
+) -> dict[str, Any]:
+    """Compare every run, or group of runs, with the first.
+
+    Args:
+        runs: run directories. Those that differ in ``train.seed`` alone are taken as one method.
+        groups: or name the methods yourself, each with its runs.
+        data: files of test rows that every run answers now; default: the rows that were its ``data.test``.
+        metric: the number to compare by; default: the first that the runs report (of classes accuracy, or macro F1 where
+            classes are uneven; of answers the first that is not a loss).
+
+    Returns what ``tunery compare --json`` prints. Raises DataError for runs whose rows differ.
+    """
+    given = {name: [str(run) for run in members] for name, members in (groups or {}).items()}
+    paths = [str(run) for run in runs] + [run for members in given.values() for run in members]
+    _check_paths(paths, given, bool(runs))
+    found = {path: reading.read(path, data, metric) for path in paths}
+    notes = reading.refuse_other_rows(list(found.values()))
+    number = primary(list(found.values()), metric)
+    sides, alike = (_named(given, found), False) if given else _grouped(found)
+    judged_by = measures.row_number(found[paths[0]].kind, number)
+    kept = _judge(sides, judged_by)
+    pairs = [_pair(sides[0], side, number, judged_by, kept, alike) for side in sides[1:]]
+    if len(pairs) > 1:
+        notes.append(f"{len(pairs)} comparisons: each interval is right 95 times in 100 by itself, not all of them together")
+    return {
+        "metric": number,
+        "higher_is_better": scoring.number_names()[number].higher_is_better,
+        "rows": len(found[paths[0]]),
+        "data": found[paths[0]].data,
+        "judged_by": judged_by or "right tags",
+        "sides": [_side(side, number, sides) for side in sides],
+        "pairs": pairs,
+        "notes": notes + _seed_notes(sides, pairs, alike),
+    }
+
+
+def primary(answers: Sequence[Answers], metric: str | None) -> str:
+    """The number to compare by: ``metric``, or the first that all runs report. Raises ConfigError if there is none."""
+    if metric and not _computable(answers[0], metric):
+        raise ConfigError(f"these rows cannot give {metric!r}", "choose another number", "--metric")
+    shared = [name for name in answers[0].numbers if all(name in other.numbers for other in answers)]
+    able = [name for name in ([metric] if metric else shared) if _computable(answers[0], name)]
+    if not able:
+        raise ConfigError("the runs report no number in common", "name one", "--metric")
+    return reading.best(able)
+
+
+def _computable(answers: Answers, number: str) -> bool:
+    if number in LOSSES:
+        return bool(answers.losses)
+    return bool(answers.predictions) and measures.value(answers, number) is not None
+
+
+# ---------------------------------------------------------------------------------------------- sides
+
+
+def _check_paths(paths: Sequence[str], groups: Mapping[str, Sequence[str]], runs: bool) -> None:
+    if runs and groups:
+        raise ConfigError("runs and groups of runs at once", "put every run into a group, or none", "--group")
+    if len(paths) < 2 or len(groups) == 1:
+        raise ConfigError("a comparison needs two runs at least", "name another run", "RUN")
+    known: dict[Path, str] = {}
+    for path in paths:
+        if known.setdefault(Path(path).resolve(), path) != path or paths.count(path) > 1:
+            raise ConfigError("the same run twice", "name every run once", path)
+
+
+def _settings(path: str) -> dict[str, Any]:
+    """Every key of a run's configuration, less those in ``IGNORED``."""
+    flat: dict[str, Any] = {}
+    for section, values in RunDir.open(path).config().dump().items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+    return {key: value for key, value in flat.items() if key not in IGNORED and key.split(".")[0] not in IGNORED}
+
+
+def _new_side(name: str, members: Sequence[Answers]) -> Side:
+    seeds = [int(RunDir.open(one.path).manifest().get("seed", 0)) for one in members]
+    return Side(name, list(members), _settings(members[0].path), seeds)
+
+
+def _named(groups: Mapping[str, Sequence[str]], found: Mapping[str, Answers]) -> list[Side]:
+    return [_new_side(name, [found[path] for path in members]) for name, members in groups.items()]
+
+
+def _grouped(found: Mapping[str, Answers]) -> tuple[list[Side], bool]:
+    """→ sides, and whether all of them are one method: then each run is a side."""
+    groups: dict[str, list[Answers]] = {}
+    for path, one in found.items():
+        manifest = RunDir.open(path).manifest()
+        trained_on = [manifest.get("base", {}).get("hash"), sorted(manifest.get("data", {}).values())]
+        groups.setdefault(json.dumps([_settings(path), trained_on], sort_keys=True, default=str), []).append(one)
+    alike = len(groups) == 1
+    parts = [[one] for one in found.values()] if alike else list(groups.values())
+    sides = [_new_side(Path(members[0].path).name, members) for members in parts]
+    for side, name in zip(sides, _short_names(sides), strict=True):
+        side.name = name
+    return sides, alike
+
+
+def _short_names(sides: Sequence[Side]) -> list[str]:
+    """The method, or the one key in which they differ, if that tells them apart; else the folder."""
+    folders = [side.name for side in sides]
+    differing = _differing(sides)
+    keys = ["method.name"] if "method.name" in differing else differing
+    if len(keys) == 1:
+        prefix = "" if keys[0].endswith(".name") else f"{keys[0].partition('.')[2]}="
+        short = [f"{prefix}{side.settings.get(keys[0])}" for side in sides]
+        if len(set(short)) == len(short) and max(map(len, short)) <= 30:
+            return short
+    return folders if len(set(folders)) == len(folders) else [side.answers[0].path for side in sides]
+
+
+def _differing(sides: Sequence[Side]) -> list[str]:
+    keys = dict.fromkeys(key for side in sides for key in side.settings)
+    return [key for key in keys if len({repr(side.settings.get(key)) for side in sides}) > 1]
+
+
+def _side(side: Side, number: str, sides: Sequence[Side]) -> dict[str, Any]:
+    values = [_value(one, number) for one in side.answers]
+    return {
+        "name": side.name,
+        "runs": [one.path for one in side.answers],
+        "seeds": side.seeds,
+        "value": sum(values) / len(values),
+        "values": values,
+        "settings": {key: side.settings.get(key) for key in _differing(sides)},
+    }
+
+
+def _value(answers: Answers, number: str) -> float:
+    return measures.value(answers, number) or 0.0
+
+
+# ---------------------------------------------------------------------------------------------- pairs
+
+
+def _judge(sides: Sequence[Side], number: str | None) -> list[int]:
+    """Score every row of every run → the rows that say something, the same ones for all."""
+    scores = {one.path: measures.row_scores(one, number) for side in sides for one in side.answers}
+    columns = zip(*scores.values(), strict=True)
+    kept = [row for row, column in enumerate(columns) if all(score is not None for score in column)]
+    for side in sides:
+        side.scores = [[scores[one.path][row] or 0.0 for row in kept] for one in side.answers]
+    return kept
+
+
+def _pair(
+    first: Side, second: Side, number: str, judged_by: str | None, kept: Sequence[int], alike: bool
+) -> dict[str, Any]:
+    if measures.of_rows(number):
+        found = pair(first.scores, second.scores, alike=alike)
+    else:
+        sides = [[measures.measure(one, number) for one in side.answers] for side in (first, second)]
+        found = pair_of(sides[0], sides[1], len(first.answers[0]), alike=alike)
+    values = asdict(found)
+    result = {"first": first.name, "second": second.name}
+    result |= {key: values[key] for key in ("difference", "tie", "covers", "rows", "more_rows", "seed_deviation")}
+    result["interval"] = [found.low, found.high]
+    better = (found.difference > 0) == scoring.number_names()[number].higher_is_better
+    result["better"] = None if found.tie else second.name if better else first.name
+    result["mcnemar"] = _mcnemar(first, second)
+    result["classes"] = _classes(first, second)
+    result["lengths"] = _lengths(first, second, kept)
+    result |= _changed(first, second, judged_by, kept)
+    result["verdict"] = _verdict(first, second, number, found, better)
+    return result
+
+
+def _mcnemar(first: Side, second: Side) -> dict[str, Any] | None:
+    """Of two runs that give classes."""
+    if first.answers[0].kind != "classes" or len(first.answers) + len(second.answers) > 2:
+        return None
+    right = [
+        [p == r for p, r in zip(side.answers[0].predictions, side.answers[0].references, strict=True)]
+        for side in (first, second)
+    ]
+    only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in (right, right[::-1])]
+    return {"first_only": only[0], "second_only": only[1], "p": stats.mcnemar(only[0], only[1])}
+
+
+def _part(first: Side, second: Side, places: Sequence[int]) -> dict[str, Any]:
+    """Both sides on some of the judged rows."""
+    parts = [[[scores[i] for i in places] for scores in side.scores] for side in (first, second)]
+    found = pair(parts[0], parts[1])
+    return {
+        "rows": len(places),
+        "first": found.first,
+        "second": found.second,
+        "difference": found.difference,
+        "interval": [found.low, found.high],
+        "tie": found.tie,
+    }
+
+
+def _classes(first: Side, second: Side) -> list[dict[str, Any]]:
+    """Recall of each class, the largest differences first."""
+    if first.answers[0].kind != "classes":
+        return []
+    references = first.answers[0].references
+    places = {label: [i for i, r in enumerate(references) if r == label] for label in dict.fromkeys(references)}
+    found = [{"class": str(label), **_part(first, second, rows)} for label, rows in places.items()]
+    return sorted(found, key=lambda part: -abs(part["difference"]))
+
+
+def _lengths(first: Side, second: Side, kept: Sequence[int]) -> list[dict[str, Any]]:
+    """By quartiles of the length of the input, in characters."""
+    import numpy as np
+
+    sizes = np.array([len(first.answers[0].inputs[row]) for row in kept])
+    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, LENGTHS + 1)).round().astype(int))
+    if len(edges) < 3:
+        return []
+    parts = np.clip(np.searchsorted(edges, sizes, side="left") - 1, 0, len(edges) - 2)
+    found = []
+    for number in range(len(edges) - 1):
+        places = np.flatnonzero(parts == number).tolist()
+        if places:
+            span = [int(sizes[places].min()), int(sizes[places].max())]
+            found.append({"characters": span, **_part(first, second, places)})
+    return found
+
+
+def _changed(first: Side, second: Side, judged_by: str | None, kept: Sequence[int]) -> dict[str, Any]:
+    """Rows on which the second is better (fixed) and worse (broken), the largest changes first."""
+    sign = 1 if judged_by is None or scoring.number_names()[judged_by].higher_is_better else -1
+    fixed, broken = [], []
+    means = [[sum(column) / len(column) for column in zip(*side.scores, strict=True)] for side in (first, second)]
+    for place, row in enumerate(kept):
+        change = sign * (means[1][place] - means[0][place])
+        if change:
+            (fixed if change > 0 else broken).append((abs(change), place, row))
+    return {
+        name: {"count": len(rows), "rows": [_row(first, second, *row) for row in sorted(rows, key=lambda r: (-r[0], r[1]))]}
+        for name, rows in (("fixed", fixed), ("broken", broken))
+    }
+
+
+def _row(first: Side, second: Side, change: float, place: int, row: int) -> dict[str, Any]:
+    one = first.answers[0]
+    said: dict[str, Any] = {}
+    for name, side in (("first", first), ("second", second)):
+        texts = [a.predictions[row] if a.predictions else side.scores[i][place] for i, a in enumerate(side.answers)]
+        said[name] = texts[0] if len(texts) == 1 else texts
+    return {
+        "where": one.places[row], "input": one.inputs[row], "reference": one.references[row], **said, "change": change
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def _verdict(first: Side, second: Side, number: str, found: Difference, better: bool) -> str:
+    names = (second.name, first.name) if better else (first.name, second.name)
+    digits = 4 if max(abs(found.first), abs(found.second)) < 10 else 2
+    said = f"{number} {found.difference:+.{digits}f}, 95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
+    said += f" over {found.covers}"
+    if not found.tie:
+        return f"{names[0]} is better than {names[1]}: {said}"
+    return f"tie between {first.name} and {second.name}: {said}. {_needed(found)}"
+
+
+def _needed(found: Difference) -> str:
+    if found.more_rows is not None:
+        return f"About {found.more_rows:,} more test rows would decide it, if the difference stays what it is."
+    if found.difference == 0 or found.seed_deviation is None:
+        return "No difference was seen that more test rows could decide."
+    return "More test rows alone would not decide it: the seeds differ too much. More trainings a side would help."
+
+
+def _seed_notes(sides: Sequence[Side], pairs: Sequence[Mapping[str, Any]], alike: bool) -> list[str]:
+    """What the intervals leave out, and how to get it."""
+    if alike:
+        return ["the runs differ in train.seed alone: they are one method, and what differs between them is chance"]
+    if not any(found["covers"] == "rows" for found in pairs):
+        return []
+    used = {seed for side in sides for seed in side.seeds}
+    another = next(seed for seed in range(max(used) + 1, max(used) + 2))
+    lines = [f"tunery train {Path(side.answers[0].path) / 'config.yaml'} train.seed={another}" for side in sides]
+    return [
+        "one training a side: the interval covers the choice of test rows and not the seed; trained with another seed, "
+        f"either may be better. To cover it, train each again and name all runs: {'; '.join(lines)}"
+    ]
