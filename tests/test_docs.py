@@ -38,6 +38,7 @@ PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted(ROO
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation", "from-tutorials")]
 PAIRS.append(("docs/prompts.md", "docs/zh/prompts.md"))
+PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -506,3 +506,9 @@ def test_normalised_answers() -> None:
     assert normalise_answer("  An  apple a-day, the end.") == "apple aday end"
     assert normalise_answer("“你好”，世 界！") == "你好世界"
     assert answer_tokens("3.5") == ["35"] and answer_tokens("3.5", chinese=True) == ["3.5"]
+
+
+def test_rows_that_know_one_label_only() -> None:
+    """A single row, or a file with one label, is no binary classification."""
+    found = compute("multilabel", [("a",), ()], [("a",), ("a",)])
+    assert found == approx({"f1_micro": 2 / 3, "f1_samples": 0.5, "f1_macro_labels": 2 / 3, "subset_accuracy": 0.5})

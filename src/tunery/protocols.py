@@ -539,7 +539,7 @@ class Number:
     summary: str
     higher_is_better: bool = True
     mean_of_rows: bool = False
-    """Whether it is the mean of what ``compute`` gives for each row alone (rows for which it gives nothing left out)."""
+    """Whether it is the mean of what ``compute`` gives for each row alone, less the rows for which it gives nothing."""
 
 
 class Metric(Plugin):

@@ -92,7 +92,12 @@ def _cut(value: Any) -> str:
 @click.option("--out", help="JSONL file for all fixed and broken rows")
 @verb(show)
 def command(
-    runs: tuple[str, ...], groups: tuple[str, ...], data: tuple[str, ...], metric: str | None, rows: int, out: str | None
+    runs: tuple[str, ...],
+    groups: tuple[str, ...],
+    data: tuple[str, ...],
+    metric: str | None,
+    rows: int,
+    out: str | None,
 ) -> dict[str, Any]:
     """Compare runs on the same test rows: is one really better, or is it a tie?
 

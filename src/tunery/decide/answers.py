@@ -1,5 +1,4 @@
-"""What runs said about the same test rows: read from their directories, or asked for a file; rows that differ are refused.
-"""
+"""What runs said about the same test rows, read from their directories or asked now; other rows are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunery import registry, scoring
+from tunery.data.read import paths
 from tunery.errors import DataError, ModelError
 from tunery.protocols import Task
 from tunery.rundir import RunDir, read_json
@@ -63,7 +63,8 @@ def read(path: str, data: Sequence[str] = (), metric: str | None = None) -> Answ
         data: files; each run reads them with its own format and cleaning, and answers them now.
         metric: the number to compare by. For the loss the model is loaded, as it is not stored by row.
 
-    Raises ModelError (no finished run), DataError (no test rows, no references), ConfigError (a metric that does not fit).
+    Raises ModelError: no finished run. DataError: no test rows, or none with a reference. ConfigError: a metric that
+    does not fit the task.
     """
     run = finished(path)
     kinds = _kinds(run)
@@ -105,9 +106,12 @@ def refuse_other_rows(answers: Sequence[Answers]) -> list[str]:
                     raise DataError(f"other test rows: {where} is another one", hint, other.path)
                 read_otherwise += 1
             if other.references[i] != first.references[i]:
-                problem = f"other answers are expected: {where} has {other.references[i]!r}, not {first.references[i]!r}"
-                raise DataError(problem, "give the runs the same data.labels and task", other.path)
-    return ["the runs read the inputs differently (data.clean); rows were matched by file and line"] * bool(read_otherwise)
+                said = f"{other.references[i]!r}, not {first.references[i]!r}"
+                hint = "give the runs the same data.labels and task"
+                raise DataError(f"other answers are expected: {where} has {said}", hint, other.path)
+    if read_otherwise:
+        return ["the runs read the inputs differently (data.clean); rows were matched by file and line"]
+    return []
 
 
 def best(names: Sequence[str]) -> str:
@@ -149,8 +153,6 @@ def _model(path: str) -> Run:
 
 
 def _test_hashes(run: RunDir) -> frozenset[str]:
-    from tunery.data.read import paths
-
     files, known = run.config().data.test, run.manifest().get("data", {})
     return frozenset(known[name] for name in (paths(files) if files else []) if name in known)
 
@@ -184,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 def _losses(found: Answers, data: Sequence[str]) -> None:
     run = _model(found.path)
-    files = list(data) or run.config.data.test
+    files = list(data) or paths(run.config.data.test or [])
     if not files:
         raise DataError("it has no test rows", "name a file of test rows with --data FILE", found.path)
     found.data, found.kind = ", ".join(data) if data else "test rows", "loss"

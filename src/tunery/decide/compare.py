@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,13 @@ from tunery.decide import answers as reading
 from tunery.decide import measures
 from tunery.decide.answers import LOSSES, Answers
 from tunery.decide.pairs import Difference, pair, pair_of
+from tunery.decide.sides import Side, check_paths, differing, grouped, named
 from tunery.errors import ConfigError
-from tunery.rundir import RunDir
 
 __all__ = ["Difference", "compare", "pair", "pair_of"]
 
 LENGTHS = 4
 """Parts of the rows by the length of their input, each with as many rows."""
-IGNORED = ("run", "train.seed", "train.trackers", "schema_version")
-"""Keys in which trainings of one method may differ."""
-
-
-@dataclass(slots=True)
-class Side:
-    """A method: one run, or several with different seeds."""
-
-    name: str
-    answers: list[Answers]
-    settings: dict[str, Any]
-    seeds: list[int]
-    scores: list[list[float]] = field(default_factory=list)
-    """For each run, what each row is judged by (rows that say nothing are left out)."""
 
 
 def compare(
@@ -49,33 +34,49 @@ def compare(
         runs: run directories. Those that differ in ``train.seed`` alone are taken as one method.
         groups: or name the methods yourself, each with its runs.
         data: files of test rows that every run answers now; default: the rows that were its ``data.test``.
-        metric: the number to compare by; default: the first that the runs report (of classes accuracy, or macro F1 where
-            classes are uneven; of answers the first that is not a loss).
+        metric: the number to compare by; default: the first that the runs report and that is no loss (of classes
+            accuracy, or macro F1 where they are uneven).
 
     Returns what ``tunery compare --json`` prints. Raises DataError for runs whose rows differ.
     """
     given = {name: [str(run) for run in members] for name, members in (groups or {}).items()}
     paths = [str(run) for run in runs] + [run for members in given.values() for run in members]
-    _check_paths(paths, given, bool(runs))
+    check_paths(paths, given, bool(runs))
     found = {path: reading.read(path, data, metric) for path in paths}
     notes = reading.refuse_other_rows(list(found.values()))
     number = primary(list(found.values()), metric)
-    sides, alike = (_named(given, found), False) if given else _grouped(found)
+    sides, alike = (named(given, found), False) if given else grouped(found)
     judged_by = measures.row_number(found[paths[0]].kind, number)
     kept = _judge(sides, judged_by)
     pairs = [_pair(sides[0], side, number, judged_by, kept, alike) for side in sides[1:]]
     if len(pairs) > 1:
-        notes.append(f"{len(pairs)} comparisons: each interval is right 95 times in 100 by itself, not all of them together")
+        notes.append(f"{len(pairs)} comparisons: each interval is right 95 times in 100, all at once less often")
     return {
         "metric": number,
         "higher_is_better": scoring.number_names()[number].higher_is_better,
         "rows": len(found[paths[0]]),
         "data": found[paths[0]].data,
         "judged_by": judged_by or "right tags",
-        "sides": [_side(side, number, sides) for side in sides],
+        "sides": [_side(side, number, differing(sides)) for side in sides],
         "pairs": pairs,
         "notes": notes + _seed_notes(sides, pairs, alike),
     }
+
+
+def _side(side: Side, number: str, keys: Sequence[str]) -> dict[str, Any]:
+    values = [_value(one, number) for one in side.answers]
+    return {
+        "name": side.name,
+        "runs": [one.path for one in side.answers],
+        "seeds": side.seeds,
+        "value": sum(values) / len(values),
+        "values": values,
+        "settings": {key: side.settings.get(key) for key in keys},
+    }
+
+
+def _value(answers: Answers, number: str) -> float:
+    return measures.value(answers, number) or 0.0
 
 
 def primary(answers: Sequence[Answers], metric: str | None) -> str:
@@ -93,87 +94,6 @@ def _computable(answers: Answers, number: str) -> bool:
     if number in LOSSES:
         return bool(answers.losses)
     return bool(answers.predictions) and measures.value(answers, number) is not None
-
-
-# ---------------------------------------------------------------------------------------------- sides
-
-
-def _check_paths(paths: Sequence[str], groups: Mapping[str, Sequence[str]], runs: bool) -> None:
-    if runs and groups:
-        raise ConfigError("runs and groups of runs at once", "put every run into a group, or none", "--group")
-    if len(paths) < 2 or len(groups) == 1:
-        raise ConfigError("a comparison needs two runs at least", "name another run", "RUN")
-    known: dict[Path, str] = {}
-    for path in paths:
-        if known.setdefault(Path(path).resolve(), path) != path or paths.count(path) > 1:
-            raise ConfigError("the same run twice", "name every run once", path)
-
-
-def _settings(path: str) -> dict[str, Any]:
-    """Every key of a run's configuration, less those in ``IGNORED``."""
-    flat: dict[str, Any] = {}
-    for section, values in RunDir.open(path).config().dump().items():
-        if isinstance(values, dict):
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-    return {key: value for key, value in flat.items() if key not in IGNORED and key.split(".")[0] not in IGNORED}
-
-
-def _new_side(name: str, members: Sequence[Answers]) -> Side:
-    seeds = [int(RunDir.open(one.path).manifest().get("seed", 0)) for one in members]
-    return Side(name, list(members), _settings(members[0].path), seeds)
-
-
-def _named(groups: Mapping[str, Sequence[str]], found: Mapping[str, Answers]) -> list[Side]:
-    return [_new_side(name, [found[path] for path in members]) for name, members in groups.items()]
-
-
-def _grouped(found: Mapping[str, Answers]) -> tuple[list[Side], bool]:
-    """→ sides, and whether all of them are one method: then each run is a side."""
-    groups: dict[str, list[Answers]] = {}
-    for path, one in found.items():
-        manifest = RunDir.open(path).manifest()
-        trained_on = [manifest.get("base", {}).get("hash"), sorted(manifest.get("data", {}).values())]
-        groups.setdefault(json.dumps([_settings(path), trained_on], sort_keys=True, default=str), []).append(one)
-    alike = len(groups) == 1
-    parts = [[one] for one in found.values()] if alike else list(groups.values())
-    sides = [_new_side(Path(members[0].path).name, members) for members in parts]
-    for side, name in zip(sides, _short_names(sides), strict=True):
-        side.name = name
-    return sides, alike
-
-
-def _short_names(sides: Sequence[Side]) -> list[str]:
-    """The method, or the one key in which they differ, if that tells them apart; else the folder."""
-    folders = [side.name for side in sides]
-    differing = _differing(sides)
-    keys = ["method.name"] if "method.name" in differing else differing
-    if len(keys) == 1:
-        prefix = "" if keys[0].endswith(".name") else f"{keys[0].partition('.')[2]}="
-        short = [f"{prefix}{side.settings.get(keys[0])}" for side in sides]
-        if len(set(short)) == len(short) and max(map(len, short)) <= 30:
-            return short
-    return folders if len(set(folders)) == len(folders) else [side.answers[0].path for side in sides]
-
-
-def _differing(sides: Sequence[Side]) -> list[str]:
-    keys = dict.fromkeys(key for side in sides for key in side.settings)
-    return [key for key in keys if len({repr(side.settings.get(key)) for side in sides}) > 1]
-
-
-def _side(side: Side, number: str, sides: Sequence[Side]) -> dict[str, Any]:
-    values = [_value(one, number) for one in side.answers]
-    return {
-        "name": side.name,
-        "runs": [one.path for one in side.answers],
-        "seeds": side.seeds,
-        "value": sum(values) / len(values),
-        "values": values,
-        "settings": {key: side.settings.get(key) for key in _differing(sides)},
-    }
-
-
-def _value(answers: Answers, number: str) -> float:
-    return measures.value(answers, number) or 0.0
 
 
 # ---------------------------------------------------------------------------------------------- pairs
@@ -198,7 +118,7 @@ def _pair(
         sides = [[measures.measure(one, number) for one in side.answers] for side in (first, second)]
         found = pair_of(sides[0], sides[1], len(first.answers[0]), alike=alike)
     values = asdict(found)
-    result = {"first": first.name, "second": second.name}
+    result: dict[str, Any] = {"first": first.name, "second": second.name}
     result |= {key: values[key] for key in ("difference", "tie", "covers", "rows", "more_rows", "seed_deviation")}
     result["interval"] = [found.low, found.high]
     better = (found.difference > 0) == scoring.number_names()[number].higher_is_better
@@ -268,15 +188,18 @@ def _lengths(first: Side, second: Side, kept: Sequence[int]) -> list[dict[str, A
 def _changed(first: Side, second: Side, judged_by: str | None, kept: Sequence[int]) -> dict[str, Any]:
     """Rows on which the second is better (fixed) and worse (broken), the largest changes first."""
     sign = 1 if judged_by is None or scoring.number_names()[judged_by].higher_is_better else -1
-    fixed, broken = [], []
+    fixed: list[tuple[float, int, int]] = []
+    broken: list[tuple[float, int, int]] = []
     means = [[sum(column) / len(column) for column in zip(*side.scores, strict=True)] for side in (first, second)]
     for place, row in enumerate(kept):
         change = sign * (means[1][place] - means[0][place])
         if change:
             (fixed if change > 0 else broken).append((abs(change), place, row))
+    found = {"fixed": fixed, "broken": broken}
+    for rows in found.values():
+        rows.sort(key=lambda row: (-row[0], row[1]))
     return {
-        name: {"count": len(rows), "rows": [_row(first, second, *row) for row in sorted(rows, key=lambda r: (-r[0], r[1]))]}
-        for name, rows in (("fixed", fixed), ("broken", broken))
+        name: {"count": len(rows), "rows": [_row(first, second, *row) for row in rows]} for name, rows in found.items()
     }
 
 
@@ -319,8 +242,7 @@ def _seed_notes(sides: Sequence[Side], pairs: Sequence[Mapping[str, Any]], alike
     if not any(found["covers"] == "rows" for found in pairs):
         return []
     used = {seed for side in sides for seed in side.seeds}
-    another = next(seed for seed in range(max(used) + 1, max(used) + 2))
-    lines = [f"tunery train {Path(side.answers[0].path) / 'config.yaml'} train.seed={another}" for side in sides]
+    lines = [f"tunery train {Path(side.answers[0].path) / 'config.yaml'} train.seed={max(used) + 1}" for side in sides]
     return [
         "one training a side: the interval covers the choice of test rows and not the seed; trained with another seed, "
         f"either may be better. To cover it, train each again and name all runs: {'; '.join(lines)}"

@@ -5,15 +5,15 @@ A side is one or several trainings of one method (several seeds). What the inter
 - **rows**: with other test rows the difference would be another one. One training a side is enough to tell.
 - **seeds**: with other seeds it would be another one, too. That takes at least two trainings of one of the methods.
 
-Rows are resampled (paired bootstrap, BCa). Seeds are not: of two or three runs, resampling sees a variance too small by
-(k - 1)/k and a handful of different values, so that its interval misses far too often. Their part is Student's t with the
-variance between runs of one method, pooled over the methods; both parts are joined by the distances of their ends
-(MOVER: Zou & Donner 2008)::
+Rows are resampled (paired bootstrap, BCa). Seeds are not: of two or three runs, resampling sees a variance too small
+by (k - 1)/k and a handful of different values, so that its interval misses far too often (docs/compare.md has numbers).
+Their part is Student's t with the variance between runs of one method, pooled over the methods; both parts are joined
+by the distances of their ends (MOVER: Zou & Donner 2008)::
 
     low = d - √((d - low_rows)² + t(ν)² s² (1/k₁ + 1/k₂))        high likewise
 
-with d the difference, s² the pooled variance between seeds, ν its degrees of freedom, k the runs of a side. What rows and
-seeds do together is in both parts, so the interval is rather too wide than too narrow.
+with d the difference, s² the pooled variance between seeds, ν its degrees of freedom, k the runs of a side. What rows
+and seeds do together is in both parts, so the interval is rather too wide than too narrow.
 """
 
 from __future__ import annotations

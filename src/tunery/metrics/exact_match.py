@@ -21,7 +21,9 @@ class ExactMatch(Metric):
     kind = "text"
     numbers = (
         Number(
-            "exact_match", "share of answers equal to an accepted one but for case, punctuation, articles", mean_of_rows=True
+            "exact_match",
+            "share of answers equal to an accepted one but for case, punctuation, articles",
+            mean_of_rows=True,
         ),
     )
 

@@ -42,8 +42,10 @@ class MultiLabel(Metric):
         seen = sorted(set().union(*predictions, *references))
         result = dict.fromkeys(("f1_micro", "f1_samples", "f1_macro_labels"), 1.0)  # no label anywhere: all right
         if seen:
-            table = MultiLabelBinarizer(classes=seen)
+            # scikit-learn takes a table of one column for one of two classes; the second column is not averaged
+            table = MultiLabelBinarizer(classes=[*seen, "\0"])
             truth, guess = table.fit_transform(references), table.transform(predictions)
             for name, average in (("f1_micro", "micro"), ("f1_samples", "samples"), ("f1_macro_labels", "macro")):
-                result[name] = float(f1_score(truth, guess, average=average, zero_division=1))
+                columns = list(range(len(seen)))
+                result[name] = float(f1_score(truth, guess, labels=columns, average=average, zero_division=1))
         return {**result, "subset_accuracy": exact}
