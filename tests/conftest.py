@@ -12,6 +12,7 @@ import pytest
 import tiny
 import wheels
 from tunery.models import packs
+from tunery.run import reporting
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # A CPU for each worker and all that it starts: threads of two that share CPUs wait for each other.
@@ -28,6 +29,13 @@ def _own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """Tests leave the user's cache alone, except those that need the real packs from it."""
     if request.node.get_closest_marker("real") is None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+@pytest.fixture(autouse=True)
+def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report takes longer than a training of a tiny model: only tests marked ``report`` write it."""
+    if request.node.get_closest_marker("report") is None:
+        monkeypatch.setattr(reporting, "write", lambda run: None)
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,7 @@ ROWS = {
 def train(folder: Path, model: Path, data: Path, **settings: Any) -> Run:
     """A run in ``folder``, in fp32, with answers of a few tokens. Settings: ``section__key=value``."""
     values: dict[str, Any] = {"model.dtype": "float32", "eval.max_new_tokens": 4, "eval.generate_rows": 2}
+    values["run.report"] = False
     values |= {"run.dir": str(folder)}
     values |= {key.replace("__", "."): value for key, value in settings.items()}
     return tunery.train(data, model=str(model), **values)

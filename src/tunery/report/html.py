@@ -29,6 +29,8 @@ from tunery.report.style import CSS
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _INSIDE = re.compile(r"(?!.*\.\.)[\w.+-][\w.+ /-]*\Z")
 """A path below the page's folder: no scheme, no ``..``, no root."""
+WIDE = 8
+"""Letters of a label from which those above a matrix are turned."""
 _NUMBER = re.compile(r"[-+±]?[\d.,]+(e[-+]?\d+)?( ?%| [kMG]?B| s)?\Z|–\Z")
 
 
@@ -117,7 +119,8 @@ def _cell(value: Any) -> str:
 
 
 def _matrix(block: Matrix) -> str:
-    head = "".join(f"<th><span{_foreign(label)}>{escape(label)}</span></th>" for label in block.labels)
+    upright = " class=upright" if max(map(len, block.labels), default=0) > WIDE else ""
+    head = "".join(f"<th{upright}><span{_foreign(label)}>{escape(label)}</span></th>" for label in block.labels)
     lines = []
     for label, counts in zip(block.labels, block.counts, strict=True):
         total = sum(counts) or 1

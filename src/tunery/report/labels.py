@@ -19,7 +19,7 @@ LONGEST = 40
 
 def place(axes: Any, names: Sequence[tuple[str, float, float]], colour: str) -> None:
     """Write each (name, x, y) right of, left of, above or below its point, wherever there is room first."""
-    axes.figure.draw_without_rendering()  # settles where points are
+    axes.get_xlim(), axes.get_ylim()  # settles where points are
     points = [tuple(axes.transData.transform((x, y))) for _, x, y in names]
     scale = axes.figure.dpi / 72
     frame = axes.get_window_extent()

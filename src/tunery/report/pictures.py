@@ -51,6 +51,8 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.6,
     "path.simplify": True,
 }
+MARKED = 15
+"""Points of a curve up to which each has a dot."""
 MOST_POINTS = 500
 """Points of a curve that are drawn; of a longer one means of neighbours."""
 
@@ -94,7 +96,7 @@ def curves(
     with _axes(caption) as (axes, drawn):
         for colour, (name, points) in zip(_colours(), series.items(), strict=False):
             style: dict[str, Any] = {"linestyle": "none"} if dots else {}
-            few = len(points) <= 40 or dots
+            few = len(points) <= MARKED or dots
             axes.plot(
                 *zip(*points, strict=True), color=colour, label=_label(name), marker="o" * few, markersize=4, **style
             )
@@ -103,6 +105,8 @@ def curves(
         if log_y and min(b for points in series.values() for _, b in points) > 0:
             axes.set_yscale("log")
             _plain_ticks(axes.yaxis)
+        if all(float(a).is_integer() for points in series.values() for a, _ in points):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(xlabel=_label(x), ylabel=_label(y))
         if len(series) > 1:
             axes.legend(fontsize=9)
@@ -167,7 +171,8 @@ def intervals(
     rows = [row for row in rows if math.isfinite(row[1])]
     if not rows:
         return None
-    with _axes(caption, height=0.9 + 0.32 * len(rows)) as (axes, drawn):
+    longest = max(labels.width_of(_label(row[0])) for row in rows)
+    with _axes(caption, height=0.9 + 0.32 * len(rows), left=longest + 20) as (axes, drawn):
         for at, (_, value, low, high) in enumerate(rows):
             colour = SERIES[0]
             if low is not None and high is not None:
@@ -251,8 +256,14 @@ def _plain_ticks(axis: Any, unit: Unit = "number") -> None:
 
 
 @contextlib.contextmanager
-def _axes(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Any, Callable[[], Picture]]]:
-    """Axes to draw in, and what gives the picture after that."""
+def _axes(
+    caption: str, width: float = WIDTH, height: float = HEIGHT, left: float = 66
+) -> Iterator[tuple[Any, Callable[[], Picture]]]:
+    """Axes to draw in, and what gives the picture after that.
+
+    Args:
+        left: points beside the axes, for what stands there. Margins are given, as finding them means drawing twice.
+    """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells that it builds a cache of fonts
     import matplotlib
     from matplotlib.figure import Figure
@@ -260,8 +271,11 @@ def _axes(caption: str, width: float = WIDTH, height: float = HEIGHT) -> Iterato
     made: list[str] = []
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": words.plain(caption)}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # only measured with, drawn by the browser
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         figure.patch.set_alpha(0)
+        points = (72 * width, 72 * height)
+        left = min(left, 0.6 * points[0])
+        figure.subplots_adjust(left / points[0], 42 / points[1], 1 - 14 / points[0], 1 - 12 / points[1])
         yield figure.subplots(), lambda: Picture(made[0], caption)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

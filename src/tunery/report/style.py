@@ -30,7 +30,11 @@ th { color: var(--soft); font-weight: 600; }
 td { overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.strong td { font-weight: 600; }
-.matrix th, .matrix td { padding: .3rem .6rem; text-align: right; font-variant-numeric: tabular-nums; }
+.matrix th, .matrix th.upright { vertical-align: bottom; }
+.upright span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 14rem; }
+.matrix td { padding: .3rem .6rem; text-align: right; font-variant-numeric: tabular-nums; }
+.matrix th.upright { vertical-align: bottom; }
+.upright span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 14rem; }
 .matrix td { background: color-mix(in srgb, var(--c0) calc(var(--share) * 65%), transparent);
   border: 1px solid var(--paper); }
 figure { margin: 1rem 0; }

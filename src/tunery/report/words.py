@@ -69,6 +69,15 @@ def number(value: float) -> str:
     return f"{value:.1f}" if size >= 100 else f"{value:.4f}"
 
 
+def score(value: float) -> str:
+    """A score in a sentence: three decimals where it is small.
+
+    >>> [score(value) for value in (0.85321, 12.3456, 345.6)]
+    ['0.853', '12.35', '345.6']
+    """
+    return f"{value:.{3 if abs(value) < 10 else 2 if abs(value) < 100 else 1}f}"
+
+
 def short(value: float) -> str:
     """A round number, as at an axis.
 

@@ -15,6 +15,7 @@ import torch
 
 from tunery.config import Config
 from tunery.data import inputs
+from tunery.models.load import origin
 from tunery.run import processes
 from tunery.run.encode import probe
 from tunery.run.prepare import Prepared
@@ -51,7 +52,7 @@ def record(run: RunDir, prepared: Prepared) -> None:
         dtype=str(base.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         seed=config.train.seed,
-        base={"name": base.name, "folder": str(base.folder), "hash": base.hash()},
+        base={"name": base.name, "folder": str(base.folder), "hash": base.hash(), **origin(base.name)},
         data={inputs.absolute(file): digest for file, digest in prepared.dataset.hashes.items()},
         rows={name: len(split.sources) for name, split in prepared.splits.items()},
         class_weights=dict(prepared.task.class_weights) or None,

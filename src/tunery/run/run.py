@@ -20,6 +20,7 @@ from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt
 from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
+from tunery.report import pages
 from tunery.run import beside, build
 from tunery.run import folds as validation
 from tunery.run import train as training
@@ -87,6 +88,7 @@ class Run:
             "base": m.get("base_metrics"),
             "baselines": m.get("baselines") or {},
             "verdicts": m.get("verdicts") or [],
+            "report": str(report) if (report := self.path / pages.HTML).is_file() else None,
         }
         if m.get("test_metrics"):
             found |= {"test_metrics": m["test_metrics"], "base_test": m.get("base_test_metrics")}

@@ -16,7 +16,7 @@ from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
 from tunery.models.load import Base
-from tunery.run import beside, build, processes
+from tunery.run import beside, build, processes, reporting
 from tunery.run.encode import model_limit
 from tunery.run.manifest import record, run_name, timestamp
 from tunery.run.prepare import Prepared, prepare
@@ -93,6 +93,8 @@ def _train(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) -
             hint = "lower train.batch_size or train.micro_tokens, or set train.gradient_checkpointing=true"
             raise ResourceError(f"out of memory: {error}", hint, str(run.path)) from None
         raise
+    if prepared.config.run.report and processes.first():
+        reporting.write(run)
 
 
 def _peak_memory(run: RunDir, prepared: Prepared) -> int:
