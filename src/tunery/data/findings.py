@@ -204,6 +204,8 @@ def _counted(splits: Iterable[Rows]) -> tuple[Counter[str], dict[str, tuple[str,
     counts: Counter[str] = Counter()
     first: dict[str, tuple[str, int]] = {}
     for rows in splits:
+        if not any(as_labels(label) for label in rows.store.label_sets):
+            continue
         numbers, places, sizes = np.unique(rows.label_numbers, return_index=True, return_counts=True)
         for i in np.argsort(places):
             for label in as_labels(rows.store.label_sets[int(numbers[i])]):

@@ -14,8 +14,10 @@ _SHOWN = 5  # labels of the mapping that an error names
 
 def split(row: Row, separator: str | None) -> Row:
     """The row with its label cell as a list of labels: ``a|b`` → ``["a", "b"]``. Other rows stay as they are."""
+    if separator is None:
+        return row
     cell = row.values.get(COLUMN)
-    if separator is None or not isinstance(cell, str) or not cell.strip() or cell.lstrip().startswith("["):
+    if not isinstance(cell, str) or not cell.strip() or cell.lstrip().startswith("["):
         return row
     parts = [part.strip() for part in cell.split(separator)]
     return Row({**row.values, COLUMN: [part for part in parts if part]}, row.file, row.line)

@@ -62,10 +62,12 @@ def labels_of(example: Example) -> tuple[str, ...]:
 
 def answer_of(example: Example) -> int:
     """Equal for examples with the same answer, tags or accepted answers."""
-    said = [m.content for m in example.messages[-1:] if m.role == "assistant"]
-    if not (said or example.references or example.tags):
+    last = example.messages[-1] if example.messages else None
+    said = (last.content,) if last is not None and last.role == "assistant" else ()
+    accepted = () if example.references == said else example.references
+    if not (said or accepted or example.tags):
         return 0
-    return digest("\0".join((*said, *example.references, *example.tags)))
+    return digest("\0".join((*said, *accepted, *example.tags)))
 
 
 class Store:
@@ -279,7 +281,7 @@ class Rows(Sequence[Example]):
 
     def kept(self) -> Rows:
         """Those that can be read: all, unless the store keeps a sample."""
-        return Rows(self.store, np.intersect1d(self.indices, self.store.kept()))
+        return Rows(self.store, np.sort(self.indices[np.isin(self.indices, self.store.kept(), kind="table")]))
 
     @property
     def inputs(self) -> NDArray[np.uint64]:

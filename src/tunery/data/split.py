@@ -44,14 +44,21 @@ def holdout(
 
     Raises DataError if nothing can be held out: one distinct input, or every row the only one of its label.
     """
-    found = _grouped(Rows.of(examples), stratify, groups)
+    rows, generator = Rows.of(examples), random.Random(seed)
+    want = min(max(1, round(share * len(rows))), len(rows) - 1)
+    links = _links(rows, groups)
+    if not links and not stratify and want > 0:  # what the rest comes to, for millions of rows
+        order = list(range(len(rows)))
+        generator.shuffle(order)
+        return sorted(order[want:]), sorted(order[:want])
+    found = _grouped(rows, stratify, links)
     if len(found) < 2:
-        raise DataError(f"no validation rows can be held out of {len(examples)} with one distinct input", HINT, "data")
-    generator = random.Random(seed)
+        raise DataError(f"no validation rows can be held out of {len(rows)} with one distinct input", HINT, "data")
     ordered = _strata(found, generator)
-    want = min(max(1, round(share * len(examples))), len(examples) - 1)
     chosen, reserve = _in_turn(ordered, _quotas(ordered, want, generator))
-    left = Counter(label for group in found for label in group.labels)
+    left: Counter[str] = Counter()
+    for group in found:
+        left.update(group.labels)
 
     def turns() -> Iterator[_Group]:
         yield from chosen
@@ -62,10 +69,10 @@ def holdout(
     if not held:  # even the smallest group is more than was asked for
         every = [*chosen, *reserve]
         smallest = sorted(every, key=lambda group: len(group.rows))
-        held = next((rows for group in smallest if (rows := _take(every, len(group.rows), left))), [])
-    if not held or len(held) == len(examples):
+        held = next((taken for group in smallest if (taken := _take(every, len(group.rows), left))), [])
+    if not held or len(held) == len(rows):
         raise DataError("no validation rows can be held out: every label has one distinct row", HINT, "data")
-    kept = np.setdiff1d(np.arange(len(examples)), held, assume_unique=True)
+    kept = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
     return kept.tolist(), sorted(held)
 
 
@@ -106,7 +113,7 @@ def folds(rows: Rows, count: int, seed: int, stratify: bool = True, groups: Sequ
     """→ the fold, 0 to ``count`` - 1, of each row. Every label is spread evenly; what ``holdout`` keeps together stays
     together here. Raises DataError: fewer distinct inputs than folds.
     """
-    found = _grouped(rows, stratify, groups)
+    found = _grouped(rows, stratify, _links(rows, groups))
     if len(found) < count:
         hint = "have fewer folds, or more rows"
         raise DataError(f"{len(found)} distinct inputs are too few for {count} folds", hint, "data.folds")
@@ -124,8 +131,8 @@ def folds(rows: Rows, count: int, seed: int, stratify: bool = True, groups: Sequ
     return result
 
 
-def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]:
-    """Rows that share an input, a group of the user's or one of ``numbers``, in the order of their first rows."""
+def _links(rows: Rows, numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of rows that share an input, a group of the user's or one of ``numbers``."""
     first: dict[tuple[str, object], int] = {}
     links = _equal(rows.inputs)
     for kind, values in (("group", rows.group_numbers if rows.grouped else ()), ("alike", numbers)):
@@ -134,15 +141,15 @@ def _grouped(rows: Rows, stratify: bool, numbers: Sequence[int]) -> list[_Group]
                 earlier = first.setdefault((kind, value), row)
                 if earlier != row:
                     links.append((earlier, row))
-    none: Counter[str] = Counter()  # one for all: there may be millions
-    if not links and not stratify:
-        return [_Group([row], none) for row in range(len(rows))]
+    return links
+
+
+def _grouped(rows: Rows, stratify: bool, links: Sequence[tuple[int, int]]) -> list[_Group]:
+    """Rows that are linked, in the order of their first rows."""
     groups: dict[int, _Group] = {}
     label_numbers = rows.label_numbers
-    for row, root in enumerate(clusters(len(rows), links) if links else range(len(rows))):
-        group = groups.get(root)
-        if group is None:
-            group = groups[root] = _Group([], Counter() if stratify else none)
+    for row, root in enumerate(clusters(len(rows), links)):
+        group = groups.setdefault(root, _Group([], Counter()))
         group.rows.append(row)
         if stratify:
             group.labels.update(as_labels(rows.store.label_sets[label_numbers[row]]))

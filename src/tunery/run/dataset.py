@@ -222,7 +222,7 @@ def _load(
             bad.append(record)
             return
         try:
-            rows = list(reader.rows(_renamed(record, columns.rename)))
+            rows = tuple(reader.rows(_renamed(record, columns.rename)))
         except DataError as error:
             bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
             return
@@ -268,7 +268,7 @@ def _head(stream: Iterator[Record]) -> tuple[list[Record], list[str], Row | None
 
 def _renamed(row: Row, rename: dict[str, str]) -> Row:
     """The row with the names tunery knows. A mapped column replaces one that has the name already."""
-    moved = {known: row.values[column] for column, known in rename.items() if column in row.values}
+    moved = {known: row.values[column] for column, known in rename.items() if column in row.values} if rename else {}
     if not moved:
         return row
     kept: dict[str, Any] = {name: value for name, value in row.values.items() if name not in rename}
