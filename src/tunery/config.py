@@ -63,6 +63,9 @@ class DataConfig(Section):
     time: str | None = Field(None, description="column with a date or number: the latest rows are held out")
     folds: int | None = Field(None, ge=2, description="cross-validation: so many runs, each tested on another part")
     fold: int | None = Field(None, ge=1, description="one run of a cross-validation alone, from 1")
+    take: int | None = Field(
+        None, ge=1, description="train on so many of the training rows, drawn by label; fewer are always among more"
+    )
     max_length: int | None = Field(None, ge=2, description="tokens per example; default by task and model")
     clean: list[SerializeAsAny[Strict]] = Field([], description="cleaning steps in order: names, or {name: NAME, …}")
     augment: list[SerializeAsAny[Strict]] = Field(

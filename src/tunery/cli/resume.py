@@ -6,21 +6,23 @@ from typing import Any
 
 import click
 
+from tunery.cli import curve as curve_verb
 from tunery.cli import prompts as prompts_verb
 from tunery.cli._app import verb
 from tunery.cli.train import show
 
 
 def _show(result: dict[str, Any]) -> None:
-    (prompts_verb.show if "ladder" in result else show)(result)
+    of_kind = {"ladder": prompts_verb.show, "last_doubling": curve_verb.show}
+    next((shown for key, shown in of_kind.items() if key in result), show)(result)
 
 
 @click.command()
 @click.argument("run")
 @verb(_show)
 def command(run: str) -> dict[str, Any]:
-    """Go on with an interrupted RUN, cross-validation or search for prompts, exactly where it was last written."""
-    from tunery.decide import prompts
+    """Go on with an interrupted RUN, cross-validation, curve or search for prompts, where it was last written."""
+    from tunery.decide import curve, prompts
     from tunery.run import folds
     from tunery.run.run import Run
     from tunery.run.train import resume
@@ -29,4 +31,6 @@ def command(run: str) -> dict[str, Any]:
         return folds.resume(run).summary()
     if prompts.is_folder(run):
         return prompts.summary(prompts.resume(run))
+    if curve.is_folder(run):
+        return curve.resume(run)
     return Run(resume(run).path).summary()

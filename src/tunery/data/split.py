@@ -131,6 +131,32 @@ def folds(rows: Rows, count: int, seed: int, stratify: bool = True, groups: Sequ
     return result
 
 
+def nested(rows: Rows, seed: int, stratify: bool = True) -> list[int]:
+    """All indices in an order of which every beginning is a random sample, with ``stratify`` by label.
+
+    The first rows bring every label once, so that no sample lacks one that it has room for.
+    """
+    generator = random.Random(seed)
+    if not stratify:
+        return generator.sample(range(len(rows)), len(rows))
+    strata: dict[int, list[int]] = {}
+    for row, label in enumerate(rows.label_numbers):
+        strata.setdefault(label, []).append(row)
+    places: dict[int, float] = {}
+    for stratum in strata.values():
+        generator.shuffle(stratum)
+        offset = generator.random()
+        places |= {row: (number + offset) / len(stratum) for number, row in enumerate(stratum)}
+    first: list[int] = []
+    rest: list[int] = []
+    seen: set[str] = set()
+    for row in sorted(places, key=lambda row: (places[row], row)):
+        found = set(as_labels(rows.label(row)))
+        (rest if found <= seen else first).append(row)
+        seen |= found
+    return first + rest
+
+
 def _links(rows: Rows, numbers: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs of rows that share an input, a group of the user's or one of ``numbers``."""
     first: dict[tuple[str, object], int] = {}

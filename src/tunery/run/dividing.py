@@ -8,7 +8,7 @@ from tunery.config import DataConfig
 from tunery.data.ledger import Ledger
 from tunery.data.policies import Checked
 from tunery.data.rows import Rows
-from tunery.data.split import folds, holdout, latest
+from tunery.data.split import folds, holdout, latest, nested
 from tunery.errors import ConfigError
 
 
@@ -37,6 +37,22 @@ def divide(checked: Checked, wanted: Sequence[str], data: DataConfig, seed: int,
         checked.notes.append(f"fold {data.fold} of {data.folds}: tested on {len(held)} of {rows} training rows")
     if "validation" in wanted and "validation" not in checked.splits:
         _validation(checked, data, seed, task, ledger)
+    if data.take:
+        _take(checked, data.take, seed, task, ledger)
+
+
+def _take(checked: Checked, count: int, seed: int, task: str, ledger: Ledger) -> None:
+    """Leave training rows out until ``count`` are left; what is held out stays the same for any count."""
+    rows = checked.splits["train"]
+    if count > len(rows):
+        checked.notes.append(f"data.take={count}: there are only {len(rows)} training rows")
+    order = nested(rows, seed, _stratify(checked, task))
+    kept, left = sorted(order[:count]), sorted(order[count:])
+    for file, lines in rows.take(left).by_file():
+        ledger.move_all(file, lines, "dropped:not_taken", "train")
+    checked.splits = {**checked.splits, "train": rows.take(kept)}
+    if groups := checked.groups.get("train"):
+        checked.groups |= {"train": [groups[i] for i in kept]}
 
 
 def _validation(checked: Checked, data: DataConfig, seed: int, task: str, ledger: Ledger) -> None:
