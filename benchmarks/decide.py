@@ -3,6 +3,8 @@
     python benchmarks/decide.py coverage            intervals on simulated runs of one method (2 minutes, no model)
     python benchmarks/decide.py compare             20 pairs of one method with different seeds: how many are no tie?
     python benchmarks/decide.py compare --runs 16   … with runs that several pairs share
+    python benchmarks/decide.py curve               full-data scores predicted from half of the rows
+    python benchmarks/decide.py curve --only trec --rows 1000
 
 Finished runs in the work folder are not trained again. Results are added to docs/benchmarks/decide.json.
 """
@@ -79,6 +81,57 @@ def train_seed(seed: int, data: Path, work: Path) -> str:
     return str(run)
 
 
+# ---------------------------------------------------------------------------------------------- curve
+
+
+CURVES = {
+    "sst2": (SST2, ("method=lora", "train.lr=1e-3", "train.epochs=2")),
+    "trec": ("trec_en_question_type", ("method=full", "train.lr=2e-4", "train.epochs=4")),
+    "banking77": ("banking77_en_intent", ("method=full", "train.lr=4e-4", "train.epochs=4")),
+}
+"""Data set and settings (those that benchmarks/accuracy.py found, or near them)."""
+WIDEST = 0.04
+
+
+def measure_curve(name: str, rows: int | None, seeds: int, sizes: int, data: Path, work: Path) -> dict[str, Any]:
+    """The score on all rows, predicted from up to half of them and measured. The runs on all rows are no part of
+    the prediction: they are trained after it.
+
+    Args:
+        rows: so many training rows at most (None: all there are).
+    """
+    source, settings = data / CURVES[name][0], CURVES[name][1]
+    files = first_rows(source, {"train": rows or 10**9, "validation": 10**9, "test": 10**9}, work)
+    shared = ["model=minilm", "task=classify", "train.batch_size=32", *settings, *files]
+    folder = work / f"curve-{name}-{rows or 'all'}"
+    curve_file = folder / "curve.json"
+    if not curve_file.exists():
+        options = ["--share", "0.5", "--sizes", str(sizes), "--seeds", str(seeds), "--metric", "accuracy"]
+        tunery("curve", *shared, f"run.dir={work}", f"run.name={folder.name}", *options)
+    elif json.loads(curve_file.read_text(encoding="utf-8"))["status"] != "completed":
+        tunery("resume", str(folder))
+    found = json.loads(curve_file.read_text(encoding="utf-8"))
+    measured = []
+    for seed in found["seeds"]:
+        run = work / f"{folder.name}-whole-{seed}"
+        if not (run / "eval" / "test" / "results.json").exists():
+            tunery(
+                "train", *shared, f"train.seed={seed}", "eval.base=false", "eval.baselines=false",
+                f"run.dir={work}", f"run.name={run.name}",
+            )  # fmt: skip
+        results = json.loads((run / "eval" / "test" / "results.json").read_text(encoding="utf-8"))
+        measured.append(results["metrics"]["accuracy"])
+    prediction = next(p for p in found["predictions"] if p["rows"] == found["rows"])
+    low, high = prediction["interval"]
+    mean = sum(measured) / len(measured)
+    return {
+        "settings": " ".join(CURVES[name][1]), "rows": found["rows"], "seeds": found["seeds"],
+        "scores": {str(s["rows"]): s["values"] for s in found["scores"]}, "fit": found["fit"],
+        "predicted": prediction["score"], "interval": [low, high], "width": high - low,
+        "measured": measured, "measured_mean": mean, "inside": low <= mean <= high, "narrow": high - low <= WIDEST,
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------- coverage
 
 
@@ -125,20 +178,30 @@ def measure_coverage(trials: int) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["coverage", "compare"])
+    parser.add_argument("what", choices=["coverage", "compare", "curve"])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="folder of data sets")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "decide")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "decide", help="folder of the runs")
     parser.add_argument("--runs", type=int, default=80, help="compare: trainings in all")
     parser.add_argument("--side", type=int, default=2, help="compare: trainings a side")
     parser.add_argument("--trials", type=int, default=200, help="coverage: comparisons of each kind")
+    parser.add_argument("--only", nargs="*", choices=list(CURVES), default=list(CURVES), help="curve: data sets")
+    parser.add_argument("--rows", type=int, help="curve: training rows at most; default: all")
+    parser.add_argument("--seeds", type=int, default=3, help="curve: trainings of each size")
+    parser.add_argument("--sizes", type=int, default=4, help="curve: sizes, the largest half of the rows")
     args = parser.parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what == "coverage":
         found: Any = measure_coverage(args.trials)
+    elif args.what == "curve":
+        found = {
+            name: measure_curve(name, args.rows, args.seeds, args.sizes, args.data, args.work) for name in args.only
+        }
     else:
         found = measure_compare(args.runs, args.side, args.data, args.work)
     print(json.dumps(found, indent=2))
     results = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {}
+    if args.what == "curve":
+        found = {**results.get("curve", {}), **found}
     TARGET.write_text(json.dumps({**results, args.what: found}, indent=2) + "\n", encoding="utf-8")
 
 

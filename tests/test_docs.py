@@ -27,6 +27,7 @@ from small import one_thread  # noqa: F401
 from tunery import config, registry
 from tunery.cli import main
 from tunery.cli._app import tunery
+from tunery.decide import trial
 from tunery.models import cache, hub, packs
 from tunery.rundir import RunDir
 
@@ -39,6 +40,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation", "from-tutorials")]
 PAIRS.append(("docs/prompts.md", "docs/zh/prompts.md"))
 PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))
+PAIRS.append(("docs/curve.md", "docs/zh/curve.md"))
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -113,6 +115,7 @@ def stand_ins(
         return whole(given.model_copy(update={"train": train, "eval": evaluation}))
 
     monkeypatch.setattr(training, "train", short)
+    monkeypatch.setattr(trial, "start", lambda given, **_: trial.Outcome("completed", short(given).path))
 
 
 def _fill(source: Path, target: Path) -> None:

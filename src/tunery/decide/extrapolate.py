@@ -2,7 +2,7 @@
 
 The curve is a power law with an asymptote::
 
-    score(n) = a - b n^-c,        b ≥ 0, c between 0.05 and 2
+    score(n) = a - b n^-c,        b ≥ 0, c between 0.05 and 1
 
 the form that most measured learning curves have (Hestness et al. 2017; Viering & Loog 2023 compare many); of numbers
 where lower is better, a + b n^-c. With each further doubling the gain shrinks by the factor 2^-c.
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EXPONENTS = (0.05, 2.0)
-"""c is looked for between these: slower than the first is a logarithm, faster than the second a step."""
+EXPONENTS = (0.05, 1.0)
+"""c is looked for between these: slower than the first is a logarithm; 1/n is the fastest rate that learning theory
+knows for noisy labels and fixed models."""
 _STEPS = 40
 """Values of c that are tried; a and b follow from c by least squares."""
 _NOISE_SLOPES = (-1.5, 0.0)
