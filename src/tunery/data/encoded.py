@@ -171,6 +171,13 @@ def supervised(rows: Sequence[Encoded]) -> int:
     return rows.supervised if isinstance(rows, EncodedRows) else sum(row.supervised for row in rows)
 
 
+def supervised_each(rows: Sequence[Encoded]) -> list[int]:
+    """Targets of each row."""
+    if isinstance(rows, EncodedRows):
+        return [int(count) for count in rows.columns["supervised"]]
+    return [row.supervised for row in rows]
+
+
 def _given(rows: Sequence[Encoded], name: str) -> list[Any]:
     found = [value for row in rows if (value := getattr(row, name)) is not None]
     if found and len(found) < len(rows):

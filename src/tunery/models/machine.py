@@ -66,3 +66,45 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if platform.system() == "Darwin" else peak * 1024)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that may still be taken: of the GPU, or of the machine and this process's control group; None: unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [_meminfo("MemAvailable"), _cgroup_left()]
+    return min((n for n in found if n is not None), default=None)
+
+
+def total_memory() -> int | None:
+    """Bytes of the machine's memory; None: unknown."""
+    return _meminfo("MemTotal")
+
+
+def resident_memory(process: int) -> int | None:
+    """Bytes that a process has in memory; None where the system does not tell, or it is gone."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _meminfo(key: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _cgroup_left() -> int | None:
+    """What the limit of a control group (version 2) leaves; the cache of files counts as free."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - used + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None

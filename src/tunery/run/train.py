@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
 from tunery.models.load import Base
-from tunery.run import beside, build, processes, reporting
+from tunery.run import beside, build, prediction, processes, reporting
 from tunery.run.encode import model_limit
 from tunery.run.manifest import record, run_name, timestamp
 from tunery.run.prepare import Prepared, prepare
@@ -31,6 +32,7 @@ def train(config: Config, pause: Pause | None = None) -> RunDir:
 
     ``pause`` is asked after each evaluation; where it says yes, Paused is raised and ``resume`` goes on exactly.
     """
+    began = time.perf_counter()
     with remembering() as notes:
         prepared = prepare(config)
     config = prepared.config
@@ -39,7 +41,7 @@ def train(config: Config, pause: Pause | None = None) -> RunDir:
         lambda: RunDir.create(Path(config.run.dir), config.run.name or run_name(config)),
     )
     with run.lock(), logging_to(run, notes):
-        _train(run, prepared, resume=False, pause=pause)
+        _train(run, prepared, resume=False, pause=pause, began=began)
     processes.wait()
     return run
 
@@ -73,10 +75,15 @@ def resume(path: str | Path, pause: Pause | None = None) -> RunDir:
 # --------------------------------------------------------------------------------------------- the work
 
 
-def _train(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) -> None:
+def _train(
+    run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None, began: float | None = None
+) -> None:
+    """``began``: when the run did, by ``time.perf_counter``; None for one that was interrupted since."""
+    foreseen = prediction.Foreseen(run, prepared)
     try:
         if not resume:
             record(run, prepared)
+            foreseen.at_start()
         _work(run, prepared, resume, pause)
     except Paused:
         run.update_manifest(status="paused", peak_memory_bytes=_peak_memory(run, prepared))
@@ -93,6 +100,7 @@ def _train(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) -
             hint = "lower train.batch_size or train.micro_tokens, or set train.gradient_checkpointing=true"
             raise ResourceError(f"out of memory: {error}", hint, str(run.path)) from None
         raise
+    foreseen.at_end(None if began is None else time.perf_counter() - began)
     if prepared.config.run.report and processes.first():
         reporting.write(run)
 
@@ -151,6 +159,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         peak_memory_bytes=_peak_memory(run, prepared),
         metrics=found["validation"].metrics,
         test_metrics=found["test"].metrics if "test" in found else None,
+        adapter_bytes=prediction.adapter_bytes(run.model),
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
     )
 
@@ -165,20 +174,7 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool, pau
             "tunery",
             {f"{s}.{k}": str(v) for s, d in config.dump().items() if isinstance(d, dict) for k, v in d.items()},
         )
-    torch.manual_seed(config.train.seed + 2 + 1000 * accelerator.process_index)  # each its own dropout
-    trainer = Trainer(
-        tuned.model,
-        prepared.task,
-        prepared.method,
-        prepared.splits["train"].rows,
-        config.train,
-        run,
-        accelerator,
-        tuned.tokenizer.pad_token_id or 0,
-        lambda: _scores(prepared, tuned.model, "validation", 0).metrics,
-        0 if config.eval.every == "epoch" else int(config.eval.every),
-        pause,
-    )
+    trainer = trainer_of(run, prepared, tuned, accelerator, pause)
     if resume:
         say(f"resuming at step {trainer.now.step}" if trainer.resume() else "no checkpoint yet: starting anew")
     progress = Progress(trainer.total_steps, trainer.now.step)
@@ -192,6 +188,27 @@ def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool, pau
     if now.stopped_early:
         say(f"stopped early: no improvement of {prepared.task.monitor} since step {now.best_step}")
     return now
+
+
+def trainer_of(
+    run: RunDir, prepared: Prepared, tuned: build.Tuned, accelerator: Accelerator, pause: Pause | None = None
+) -> Trainer:
+    """The loop over this run's rows, before its first step."""
+    config = prepared.config
+    torch.manual_seed(config.train.seed + 2 + 1000 * accelerator.process_index)  # each its own dropout
+    return Trainer(
+        tuned.model,
+        prepared.task,
+        prepared.method,
+        prepared.splits["train"].rows,
+        config.train,
+        run,
+        accelerator,
+        tuned.tokenizer.pad_token_id or 0,
+        lambda: _scores(prepared, tuned.model, "validation", 0).metrics,
+        0 if config.eval.every == "epoch" else int(config.eval.every),
+        pause,
+    )
 
 
 def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:

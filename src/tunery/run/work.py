@@ -1,0 +1,172 @@
+"""The work of a training, in numbers that its time is close to linear in: padded tokens, targets, passes and so on.
+
+``Shape`` is the work of a whole training: it follows from the rows and the configuration, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunery.config import TrainConfig
+from tunery.data.batch import in_order, micro_batches, plan_epoch
+from tunery.data.encoded import lengths, supervised_each
+from tunery.protocols import Encoded, Task
+
+Work = NDArray[np.float64]
+READ = 4
+"""Numbers of the work of forward passes: passes, padded tokens, targets, rows x length²."""
+STEP = READ + 1
+"""Numbers of the work of optimizer steps: those of their passes, and the steps themselves."""
+WRITE = 4
+"""Numbers of the work of writing answers: prompt tokens, tokens a row, answers x tokens, and that x context."""
+MOST = 2000
+"""Steps or passes whose work is added up; of more, so many spread evenly stand for all."""
+
+
+def pass_work(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int]) -> Work:
+    """Of one forward pass over these rows."""
+    longest = max(sizes[i] for i in rows)
+    return np.array([1, len(rows) * longest, sum(targets[i] for i in rows), len(rows) * longest**2], dtype=float)
+
+
+def kind(work: Work) -> tuple[float, float]:
+    """What tells the size [rows, length] of a forward pass from others."""
+    return float(work[1]), float(work[3])
+
+
+def passes_of(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig) -> list[Work]:
+    """Of the forward passes of one optimizer step."""
+    cuts = micro_batches(rows, sizes, config.batch_size, config.micro_tokens)
+    return [pass_work(cut, sizes, targets) for cut in cuts]
+
+
+def step_work(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig) -> Work:
+    """Of one optimizer step."""
+    return np.append(sum(passes_of(rows, sizes, targets, config)), 1.0)
+
+
+def evenly(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many, spread over all."""
+    return list(values) if len(values) <= most else [values[i * len(values) // most] for i in range(most)]
+
+
+@dataclass(slots=True)
+class Answers:
+    """Rows whose answers are generated: how long the prompts are, and the answers that stand in the data."""
+
+    prompts: list[int]
+    references: list[int]
+    rows: int
+    """How many are answered; the lists may be a sample of them."""
+
+    def work(self, lengths_: Sequence[int], batch: int, most: int) -> Work:
+        """Of generating them, were the answers so long (taken in turn), in batches as ``generate`` makes them."""
+        if not self.prompts or not lengths_:
+            return np.zeros(WRITE)
+        written = [min(lengths_[i % len(lengths_)], most) for i in range(len(self.prompts))]
+        order = sorted(range(len(self.prompts)), key=lambda i: self.prompts[i])
+        total = np.zeros(WRITE)
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            total += answers_work([self.prompts[i] for i in part], [written[i] for i in part], most)
+        return total * (self.rows / len(self.prompts))
+
+
+def answers_work(prompts: Sequence[int], written: Sequence[int], most: int) -> Work:
+    """Of one batch. A row is computed until it has written its end, so once more than its answer is long."""
+    longest = max(prompts)
+    passes = min(most, max(written) + 1)
+    alive = np.array([sum(n >= s for n in written) for s in range(passes)], dtype=float)
+    context = longest + np.arange(passes)
+    return np.array([len(prompts) * longest, passes, alive.sum(), float((alive * context).sum())])
+
+
+@dataclass(slots=True)
+class Shape:
+    """The work of a whole training."""
+
+    step: Work
+    """Of all its optimizer steps."""
+    steps: int
+    per_epoch: int
+    every: int
+    """Steps between evaluations."""
+    checkpoint_every: int | None
+    reading: dict[str, Work]
+    """Of the forward passes over a split, by its name."""
+    answers: dict[str, Answers]
+    largest: tuple[int, int]
+    """Padded tokens and targets of the largest forward pass in training: what memory depends on."""
+    kinds: int
+    """Different sizes [rows, length] of forward passes in training: each costs time and memory of its own."""
+
+    @property
+    def evaluations(self) -> int:
+        return math.ceil(self.steps / self.every)
+
+    @property
+    def checkpoints(self) -> int:
+        if self.checkpoint_every:
+            return self.steps // self.checkpoint_every
+        return max(self.evaluations - 1, 0)
+
+    def until(self, steps: int) -> Shape:
+        """The same, had it ended after so many steps."""
+        share = steps / self.steps if self.steps else 0.0
+        return replace(self, step=self.step * share, steps=steps)
+
+
+@dataclass(slots=True)
+class Training:
+    """The work of the steps of a training in one process; the fields are those of ``Shape``."""
+
+    step: Work
+    steps: int
+    per_epoch: int
+    largest: tuple[int, int]
+    kinds: int
+    longest: int
+    """Tokens of the longest row."""
+
+
+def training_work(rows: Sequence[Encoded], config: TrainConfig) -> Training:
+    """Of an epoch that stands for all."""
+    sizes, targets = lengths(rows), supervised_each(rows)
+    per_step = config.batch_size * config.accumulate
+    per_epoch = math.ceil(len(rows) / per_step)
+    steps = math.ceil(config.epochs * per_epoch) if config.max_steps is None else config.max_steps
+    plan = plan_epoch(sizes, per_step, config.seed, 0, config.group_by_length)
+    seen = evenly(plan[: min(steps, per_epoch)], MOST)
+    works = [step_work(numbers, sizes, targets, config) for numbers in seen]
+    passes = [p for numbers in seen for p in passes_of(numbers, sizes, targets, config)]
+    return Training(
+        step=sum(works, np.zeros(STEP)) / max(len(works), 1) * steps,
+        steps=steps,
+        per_epoch=per_epoch,
+        largest=(int(max((p[1] for p in passes), default=0)), int(max((p[2] for p in passes), default=0))),
+        kinds=len({kind(p) for p in passes}),
+        longest=max(sizes),
+    )
+
+
+def reading_work(rows: Sequence[Encoded], batch: int, tokens: int) -> Work:
+    """Of the forward passes over all rows, as evaluation makes them."""
+    sizes, targets = lengths(rows), supervised_each(rows)
+    passes = in_order(sizes, batch, tokens)
+    seen = evenly(passes, MOST)
+    work = sum((pass_work(numbers, sizes, targets) for numbers in seen), np.zeros(READ))
+    return work * (len(passes) / max(len(seen), 1))
+
+
+def writes(task: Task, metrics: Sequence[str] | None) -> bool:
+    """Whether evaluation has to generate answers."""
+    from tunery import scoring
+
+    wanted = metrics or task.metrics
+    return task.output == "text" and any(scoring.metric_of(name).kind == "text" for name in wanted)
