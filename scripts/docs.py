@@ -21,7 +21,9 @@ import click
 
 from tunery import config, config_steps, errors, registry
 from tunery.cli._app import tunery
+from tunery.cli.plan import points_of
 from tunery.data import templates
+from tunery.decide import rules
 from tunery.models import packs
 from tunery.protocols import Strict
 
@@ -33,6 +35,7 @@ ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning
 ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量"}
 ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
 ZH |= {"keys": "参数"}
+ZH |= {"rule": "规则", "points": "加减分", "why": "条件和理由"}
 ZH |= {
     "lower": "越低越好",
     "classes": "分类",
@@ -45,7 +48,7 @@ ZH |= {
     "decoder, 135 M": "解码器，135 M",
     "decoder, 7 B": "解码器，7 B",
 }
-BY_HAND = ("summary", "meaning", "does")
+BY_HAND = ("summary", "meaning", "does", "why")
 """Last columns that are written by hand in Chinese."""
 Rows = list[list[str]]
 
@@ -185,6 +188,11 @@ def learning_rates() -> tuple[list[str], Rows]:
     return ["method", *(title for title, *_ in sizes)], rows
 
 
+def plan_rules() -> tuple[list[str], Rows]:
+    found = [(rule, f"{rule.why}. → {rule.advice}" if rule.advice else rule.why) for rule in rules.RULES]
+    return ["rule", "when", "points", "why"], [[r.name, r.when, points_of(r.points), why] for r, why in found]
+
+
 def layers() -> str:
     """The contract of import-linter, top layer first."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -204,6 +212,7 @@ TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "verbs": verbs,
     "templates": template_names,
     "learning-rates": learning_rates,
+    "plan-rules": plan_rules,
 }
 
 

@@ -38,6 +38,7 @@ import docs as generator  # noqa: E402
 PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation", "from-tutorials")]
+PAIRS.append(("docs/plan.md", "docs/zh/plan.md"))
 PAIRS.append(("docs/report.md", "docs/zh/report.md"))
 PAIRS.append(("docs/prompts.md", "docs/zh/prompts.md"))
 PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))

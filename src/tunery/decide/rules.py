@@ -86,17 +86,17 @@ RULES: tuple[Rule, ...] = (
         "in 4 bits it takes a quarter of the memory (QLoRA, arXiv:2305.14314)", "model.quantise=nf4",
     ),
     Rule(
-        "quantised base", "model.quantise is set", lambda f: f.quantised, {"lora": 2, "full": -5, "freeze": -5},
+        "quantised base", "model.quantise is set", lambda f: f.quantised, {"lora": 2, "full": -9, "freeze": -9},
         "weights in 4 or 8 bits cannot be trained themselves",
     ),
     Rule(
         "memory", "full would not fit into the memory that is free", lambda f: not f.full_fits,
-        {"full": -5, "lora": 1, "ia3": 1}, "master copies and moments take 12 bytes for each trained parameter",
+        {"full": -9, "lora": 1, "ia3": 1}, "master copies and moments take 12 bytes for each trained parameter",
     ),
     Rule(
         "few rows", f"up to {FEW} rows, or up to {SHOTS} a class", lambda f: f.few_shot,
         {"ia3": 1, "bitfit": 1, "prefix": 1, "full": -1, "freeze": -1},
-        "with few rows few parameters are enough (IA3, arXiv:2205.05638) and many overfit",
+        "with few rows few parameters are enough and may do better (IA3: arXiv:2205.05638, prefix: 2101.00190)",
     ),
     Rule(
         "few rows to classify", "the same, and the task is classify",
@@ -107,7 +107,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "many rows", f"{MANY:,} rows or more", lambda f: f.rows >= MANY,
         {"full": 1, "lora": 1, "prompt": -1, "p_tuning": -1},
-        "what more parameters can hold, more rows fill; prompts stop gaining (arXiv:2101.00190, figure 3)",
+        "what more parameters can hold, more rows fill",
     ),
     Rule(
         "label or number", "an encoder that classifies, scores or tags",

@@ -174,7 +174,7 @@ def foresee(measured: Measured, shape: Shape, batch: int, most_tokens: int) -> P
     parts = {
         "loading": Span.sure(measured.loading),
         "baselines": Span.sure(measured.baselines),
-        "scoring the base": measured.base_reading.total(everything).plus(by_base),
+        "scoring the base": measured.base_reading.total(everything).plus(by_base) if shape.base else Span.sure(0.0),
         "steps": measured.step.total(shape.step).plus(Span.sure(measured.first * min(shape.kinds, shape.steps))),
         "evaluations": measured.reading.total(shape.reading.get("validation", np.zeros(READ)) * shape.evaluations),
         "checkpoints": Span.sure(measured.checkpoint * shape.checkpoints),

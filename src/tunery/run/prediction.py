@@ -36,7 +36,7 @@ FREE = {
         *("checkpoint_every", "seed", "trackers", "batch_size", "accumulate"),
     ),
     "data": ("train", "validation", "test", "fold", "folds"),
-    "eval": ("every", "generate_rows"),
+    "eval": ("every", "generate_rows", "base", "test"),
     "model": ("name", "revision", "dtype", "device"),
 }
 """Keys of the configuration that a measurement does not depend on, or that are in the key by other means."""
@@ -48,7 +48,7 @@ def shape_of(prepared: Prepared) -> work.Shape:
     """The work that training would be. Raises DataError for a prompt that does not fit."""
     config = prepared.config
     training = work.training_work(prepared.splits["train"].rows, config.train)
-    held = [name for name in ("validation", "test") if name in prepared.splits]
+    held = prepared.scored
     batch, tokens = config.eval.batch_size, config.train.micro_tokens
     return work.Shape(
         step=training.step,
@@ -58,6 +58,7 @@ def shape_of(prepared: Prepared) -> work.Shape:
         kinds=training.kinds,
         every=training.per_epoch if config.eval.every == "epoch" else int(config.eval.every),
         checkpoint_every=config.train.checkpoint_every,
+        base=config.eval.base,
         reading={name: work.reading_work(prepared.splits[name].rows, batch, tokens) for name in held},
         answers={name: _answers(prepared, asked) for name in held if len(asked := asked_of(prepared, name))},
     )

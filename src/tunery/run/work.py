@@ -25,6 +25,8 @@ STEP = READ + 1
 """Numbers of the work of optimizer steps: those of their passes, and the steps themselves."""
 WRITE = 4
 """Numbers of the work of writing answers: prompt tokens, tokens a row, answers x tokens, and that x context."""
+MIXED = 3
+"""Epochs whose passes are looked at for their sizes: rows meet others in each."""
 MOST = 2000
 """Steps or passes whose work is added up; of more, so many spread evenly stand for all."""
 
@@ -98,6 +100,8 @@ class Shape:
     every: int
     """Steps between evaluations."""
     checkpoint_every: int | None
+    base: bool
+    """Whether the untouched model is scored before."""
     reading: dict[str, Work]
     """Of the forward passes over a split, by its name."""
     answers: dict[str, Answers]
@@ -141,10 +145,11 @@ def training_work(rows: Sequence[Encoded], config: TrainConfig) -> Training:
     per_step = config.batch_size * config.accumulate
     per_epoch = math.ceil(len(rows) / per_step)
     steps = math.ceil(config.epochs * per_epoch) if config.max_steps is None else config.max_steps
-    plan = plan_epoch(sizes, per_step, config.seed, 0, config.group_by_length)
-    seen = evenly(plan[: min(steps, per_epoch)], MOST)
+    epochs = [plan_epoch(sizes, per_step, config.seed, epoch, config.group_by_length) for epoch in range(MIXED)]
+    seen = evenly(epochs[0][: min(steps, per_epoch)], MOST)
     works = [step_work(numbers, sizes, targets, config) for numbers in seen]
-    passes = [p for numbers in seen for p in passes_of(numbers, sizes, targets, config)]
+    made = evenly([numbers for plan in epochs for numbers in plan][:steps], MOST)
+    passes = [p for numbers in made for p in passes_of(numbers, sizes, targets, config)]
     return Training(
         step=sum(works, np.zeros(STEP)) / max(len(works), 1) * steps,
         steps=steps,
