@@ -2,9 +2,9 @@
 
     python benchmarks/decide_plan.py [--only minilm smollm2] [--methods lora full …] [--rows 600] [--work FOLDER]
 
-minilm classifies sst2, smollm2 learns the alpaca set; five methods each with their own defaults. Each
-method is planned and trained in processes of their own, one after the other, as a user would. Finished runs in the work
-folder are not trained again. Writes docs/benchmarks/plan.json; the exit code is 1 if a prediction is off by more than 20 %.
+minilm classifies sst2, smollm2 learns the alpaca set; five methods each with their own defaults. Each method is planned
+and trained in processes of their own, one after the other, as a user would. Finished runs in the work folder are not
+trained again. Writes docs/benchmarks/plan.json; the exit code is 1 if a prediction is off by more than 20 %.
 
 Run it on a machine that does nothing else: a prediction is of the machine as it was when it was measured.
 """
