@@ -24,7 +24,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TARGET = REPOSITORY / "docs" / "benchmarks" / "decide.json"
 PAIRS = 20
 SST2 = "sst2_en_sentiment"
-COMPARED = ("model=minilm", "task=classify", "method=freeze", "method.layers=0", "train.epochs=2")
+COMPARED = (
+    "model=minilm", "task=classify", "method=freeze", "method.layers=0", "train.lr=3e-2", "train.epochs=3",
+)  # fmt: skip
 ROWS = {"train": 200, "validation": 50, "test": 300}
 
 
@@ -73,9 +75,16 @@ def measure_compare(runs: int, side: int, data: Path, work: Path) -> dict[str, A
     }  # fmt: skip
 
 
+def status(run: Path) -> str | None:
+    file = run / "manifest.json"
+    return str(json.loads(file.read_text(encoding="utf-8"))["status"]) if file.exists() else None
+
+
 def train_seed(seed: int, data: Path, work: Path) -> str:
     run = work / f"compare-{seed}"
-    if not (run / "eval" / "test" / "predictions.jsonl").exists():
+    if status(run) not in (None, "completed"):
+        tunery("resume", str(run))
+    elif status(run) is None:
         settings = [*COMPARED, f"train.seed={seed}", "eval.base=false", "eval.baselines=false"]
         tunery("train", *first_rows(data / SST2, ROWS, work), *settings, f"run.dir={work}", f"run.name={run.name}")
     return str(run)
@@ -114,7 +123,9 @@ def measure_curve(name: str, rows: int | None, seeds: int, sizes: int, data: Pat
     measured = []
     for seed in found["seeds"]:
         run = work / f"{folder.name}-whole-{seed}"
-        if not (run / "eval" / "test" / "results.json").exists():
+        if status(run) not in (None, "completed"):
+            tunery("resume", str(run))
+        elif status(run) is None:
             tunery(
                 "train", *shared, f"train.seed={seed}", "eval.base=false", "eval.baselines=false",
                 f"run.dir={work}", f"run.name={run.name}",

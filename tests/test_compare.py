@@ -252,6 +252,7 @@ def test_the_order_turns_the_sign_but_not_the_winner(made: Callable[..., str]) -
     found, turned = compare([worse, better])["pairs"][0], compare([better, worse])["pairs"][0]
     assert turned["better"] == found["better"] == "lora"
     assert turned["difference"] == -found["difference"]
+    assert turned["verdict"] == found["verdict"]
     assert turned["fixed"]["count"] == found["broken"]["count"]
 
 

@@ -16,7 +16,8 @@ _CLASSES = 8  # classes that are printed
 
 
 def show(result: dict[str, Any]) -> None:
-    click.echo(f"{result['rows']} rows of {result['data']}\n")
+    of = "" if result["data"] == "test rows" else "rows of "
+    click.echo(f"{result['rows']} {of}{result['data']}\n")
     spread = any(len(side["runs"]) > 1 for side in result["sides"])
     sides = [
         {"": side["name"], result["metric"]: side["value"], "seeds": ", ".join(map(str, side["seeds"]))}

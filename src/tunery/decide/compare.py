@@ -127,7 +127,7 @@ def _pair(
     result["classes"] = _classes(first, second)
     result["lengths"] = _lengths(first, second, kept)
     result |= _changed(first, second, judged_by, kept)
-    result["verdict"] = _verdict(first, second, number, found, better)
+    result["verdict"] = _verdict(first, second, number, found, better, alike)
     return result
 
 
@@ -217,14 +217,17 @@ def _row(first: Side, second: Side, change: float, place: int, row: int) -> dict
 # ---------------------------------------------------------------------------------------------- words
 
 
-def _verdict(first: Side, second: Side, number: str, found: Difference, better: bool) -> str:
-    names = (second.name, first.name) if better else (first.name, second.name)
+def _verdict(first: Side, second: Side, number: str, found: Difference, better: bool, alike: bool) -> str:
     digits = 4 if max(abs(found.first), abs(found.second)) < 10 else 2
-    said = f"{number} {found.difference:+.{digits}f}, 95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
-    said += f" over {found.covers}"
+    ends = [found.difference, found.low, found.high]
+    if not found.tie and not better:  # the difference of the better one
+        ends = [-found.difference, -found.high, -found.low]
+    change, low, high = (f"{value:+.{digits}f}" for value in ends)
+    said = f"{number} {change}, 95 % interval {low} to {high} over {found.covers}"
     if not found.tie:
+        names = (second.name, first.name) if better else (first.name, second.name)
         return f"{names[0]} is better than {names[1]}: {said}"
-    return f"tie between {first.name} and {second.name}: {said}. {_needed(found)}"
+    return f"tie between {first.name} and {second.name}: {said}{'' if alike else '. ' + _needed(found)}"
 
 
 def _needed(found: Difference) -> str:
