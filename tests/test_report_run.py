@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import verbs
 from small import labelled, one_thread, questions, train, write  # noqa: F401
 from test_report_page import EMOJI, HOSTILE, RIGHT_TO_LEFT, safe
 from tunery import config, stats
+from tunery.cli import report as cli
 from tunery.errors import DataError, ModelError, ResourceError
 from tunery.report import answers, card, folder, intervals, verdict
 from tunery.report import run as report
+from tunery.report.page import Page
 from tunery.report.records import Records, read
 from tunery.rundir import RunDir, write_json, write_jsonl, write_text
 
@@ -277,6 +281,29 @@ def test_the_verb_writes_reports_anew(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [a["href"] for tag, a in tree.tags if tag == "a" and a["href"] == "b/report.html"]
     printed = verbs.call(capsys, "report", run.path)
     assert printed.code == 0 and printed.out.startswith("It worked") and "report.html" in printed.out
+
+
+def test_a_race_is_shown_by_its_own_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is completed; before that, what its runs have reached."""
+    shown = types.ModuleType("shown")
+    monkeypatch.setattr(shown, "page", lambda path, record: Page("Race", record["recommendation"]), raising=False)
+    monkeypatch.setitem(sys.modules, "shown", shown)
+    monkeypatch.setitem(cli.DECISIONS, "race.json", "shown")
+    classified(tmp_path / "race" / "lora")
+    for status, sentence in (("completed", "Take lora."), ("running", "1 of 1 runs are completed; lora has")):
+        write_json(tmp_path / "race" / "race.json", {"status": status, "recommendation": "Take lora."})
+        found = verbs.call(capsys, "report", tmp_path / "race", "--json").value
+        assert found[0]["sentence"].startswith(sentence)
+        assert sentence in (tmp_path / "race" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", list(cli.DECISIONS.values()))
+def test_the_pages_of_decisions_are_there(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"there is no {module} yet")
+    assert callable(importlib.import_module(module).page)
 
 
 def test_the_verb_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,8 @@ _INSIDE = re.compile(r"(?!.*\.\.)[\w.+-][\w.+ /-]*\Z")
 """A path below the page's folder: no scheme, no ``..``, no root."""
 WIDE = 8
 """Letters of a label from which those above a matrix are turned."""
+UNBROKEN = 40
+"""Letters of a word from which it may be broken anywhere: hashes, paths."""
 _NUMBER = re.compile(r"[-+±]?[\d.,]+(e[-+]?\d+)?( ?%| [kMG]?B| s)?\Z|–\Z")
 
 
@@ -38,11 +40,12 @@ def render(page: Page) -> str:
     """The whole file."""
     title = escape(page.title)
     warnings = "".join(_text(Text(line, "warning")) for line in page.warnings)
+    sections = [section for section in page.sections if section.blocks]
     body = "".join(
         f'<section id="s{i}"><h2>{escape(s.title)}</h2>\n{blocks(s.blocks)}</section>\n'
-        for i, s in enumerate(page.sections, 1)
+        for i, s in enumerate(sections, 1)
     )
-    contents = "".join(f'<a href="#s{i}">{escape(s.title)}</a>\n' for i, s in enumerate(page.sections, 1))
+    contents = "".join(f'<a href="#s{i}">{escape(s.title)}</a>\n' for i, s in enumerate(sections, 1))
     return (
         f'<!DOCTYPE html>\n<html lang="{escape(page.language)}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -115,7 +118,8 @@ def _cell(value: Any) -> str:
         text = escape(value.text)
         return f'<a href="{escape(value.target)}">{text}</a>' if _INSIDE.match(value.target) else text
     text = words.cell(value)
-    return f"<span{_foreign(text)}>{escape(text)}</span>"
+    long = " class=long" if max(map(len, text.split()), default=0) > UNBROKEN else ""
+    return f"<span{long}{_foreign(text)}>{escape(text)}</span>"
 
 
 def _matrix(block: Matrix) -> str:

@@ -16,7 +16,7 @@ _STARTS = re.compile(r"^(\d*)([-+=.)])(?=\s)")
 
 def render(page: Page) -> str:
     parts = [f"# {escape(page.title)}", escape(page.lead), *(f"> **{escape(line)}**" for line in page.warnings)]
-    for section in page.sections:
+    for section in (section for section in page.sections if section.blocks):
         parts += [f"## {escape(section.title)}", *blocks(section.blocks)]
     return "\n\n".join(parts) + "\n"
 

@@ -27,7 +27,7 @@ table { border-collapse: collapse; font-size: .92rem; }
 caption, .soft { text-align: left; color: var(--soft); font-size: .88rem; padding-bottom: .3rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
-td { overflow-wrap: anywhere; }
+.long { overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.strong td { font-weight: 600; }
 .matrix th, .matrix th.upright { vertical-align: bottom; }
