@@ -112,6 +112,8 @@ def test_texts_stay_texts(text: str, tmp_path: Path) -> None:
 def test_a_link_leads_below_the_folder_or_nowhere() -> None:
     for target in ("http://a.example", "//a.example/x", "/etc/passwd", "../x", "a/../../x", "javascript:x", "data:x"):
         assert "<a " not in html.blocks([Table(["l"], [{"l": Link("text", target)}])]), target
+    odd = html.blocks([Table(["l"], [{"l": Link("x", 'a b"#<中/report.html')}])])
+    assert '<a href="a%20b%22%23%3C%E4%B8%AD/report.html">' in odd
     assert '<a href="lora-1/report.html">' in html.blocks([Table(["l"], [{"l": Link("x", "lora-1/report.html")}])])
 
 

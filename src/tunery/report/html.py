@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from tunery.report import words
 from tunery.report.page import (
@@ -27,8 +28,6 @@ from tunery.report.page import (
 from tunery.report.style import CSS
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_INSIDE = re.compile(r"(?!.*\.\.)[\w.+-][\w.+ /-]*\Z")
-"""A path below the page's folder: no scheme, no ``..``, no root."""
 WIDE = 8
 """Letters of a label from which those above a matrix are turned."""
 UNBROKEN = 40
@@ -116,10 +115,15 @@ def _aligned(block: Table, column: str) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, Link):
         text = escape(value.text)
-        return f'<a href="{escape(value.target)}">{text}</a>' if _INSIDE.match(value.target) else text
+        return f'<a href="{quote(words.plain(value.target))}">{text}</a>' if _inside(value.target) else text
     text = words.cell(value)
     long = " class=long" if max(map(len, text.split()), default=0) > UNBROKEN else ""
     return f"<span{long}{_foreign(text)}>{escape(text)}</span>"
+
+
+def _inside(target: str) -> bool:
+    """Whether it is a path below the page's folder: no scheme, no ``..``, no root."""
+    return not (target.startswith("/") or ":" in target or "\\" in target or ".." in target.split("/"))
 
 
 def _matrix(block: Matrix) -> str:
