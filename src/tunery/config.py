@@ -190,6 +190,8 @@ SECTIONS: dict[str, type[Strict]] = {
     "eval": EvalConfig,
     "run": RunConfig,
 }
+SEARCH = "search"
+"""The part of a configuration file that only ``tunery search`` reads."""
 NAMED = ("model", *PLUGINS)
 """Sections for which a bare value means the name."""
 
@@ -214,15 +216,30 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     return values
 
 
+def put(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As ``override``, with ``{"train.lr": 2e-4}``."""
+    _put_all(values, settings.items())
+    return values
+
+
+def read(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Plain values of a YAML file with overrides on top, ``search`` among them, unchecked. Raises ConfigError."""
+    return override(_read(Path(path)) if path is not None else {}, overrides)
+
+
 def build(values: Mapping[str, Any]) -> Config:
-    """Check plain values. Raises ConfigError that names all problems."""
+    """Check plain values. Raises ConfigError that names all problems.
+
+    What stands under ``search`` are ranges for ``tunery search``, which checks them; no run has any.
+    """
     problems: list[Problem] = []
     given = {name: _mapping(name, values.get(name), problems) for name in (*SECTIONS, *PLUGINS)}
     models = dict(SECTIONS)
     for kind in PLUGINS:
         if chosen := _plugin(kind, given[kind], problems):
             models[kind] = chosen
-    problems += [config_errors.unknown("", str(key), {}, models) for key in values if key not in Config.model_fields]
+    known = (*Config.model_fields, SEARCH)
+    problems += [config_errors.unknown("", str(key), {}, models) for key in values if key not in known]
     version = values.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         text = f"a file of version {version}, this tunery reads {SCHEMA_VERSION}"

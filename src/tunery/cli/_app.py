@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import pkgutil
+import re
 import sys
 import tempfile
 import traceback
@@ -120,7 +121,8 @@ def _report(error: TuneryError, args: Sequence[str]) -> int:
 
 def _report_defect(error: Exception, args: Sequence[str]) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="tunery-", suffix=".log", delete=False, encoding="utf-8") as stream:
-        stream.write(f"tunery {' '.join(args)}\n\n{''.join(traceback.format_exception(error))}")
+        told = f"tunery {' '.join(args)}\n\n{''.join(traceback.format_exception(error))}"
+        stream.write(re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", told))  # a password in an address is no one's
     problem = f"a defect in tunery: {type(error).__name__}: {error}"
     unexpected = TuneryError(problem[:300], "please report it with this file", stream.name)
     unexpected.code = 1

@@ -63,6 +63,13 @@ def read_config(arguments: Sequence[str]) -> Config:
     """A configuration from a file named first (else ./tunery.yaml, if there is one) and overrides."""
     from tunery import config as configuration  # pydantic takes half of the time --help may take
 
+    return configuration.build(read_values(arguments))
+
+
+def read_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """As ``read_config``, unchecked and with what only ``tunery search`` reads."""
+    from tunery import config as configuration
+
     files = [a for a in arguments if "=" not in a]
     overrides = [a for a in arguments if "=" in a]
     if len(files) > 1:
@@ -70,4 +77,4 @@ def read_config(arguments: Sequence[str]) -> Config:
     path: str | None = files[0] if files else None
     if path is None and Path(configuration.DEFAULT_FILE).exists():
         path = configuration.DEFAULT_FILE
-    return configuration.load(path, overrides)
+    return configuration.read(path, overrides)

@@ -29,6 +29,8 @@ from typing import IO, Any, Literal
 from tunery.config import Config
 from tunery.errors import Interrupted, Paused, TuneryError
 
+SILENT = "the trial's process ended without a word"
+"""Begins the problem of a trial that was killed."""
 GRACE = 60.0
 """Seconds that a trial gets to write its checkpoint after it was told to stop, before it is killed."""
 
@@ -115,7 +117,7 @@ def _run(
         )
         stack.enter_context(_limited(process, timeout))
         try:
-            return _talk(process, {**job, "cpus": list(cpus) if cpus else None}, path, watch)
+            return _talk(process, {**job, "cpus": list(cpus) if cpus else None, "parent": os.getpid()}, path, watch)
         except BaseException:
             _stop(process)
             raise
@@ -140,7 +142,7 @@ def _talk(process: subprocess.Popen[str], job: dict[str, Any], path: Path | None
         with contextlib.suppress(BrokenPipeError):
             _send(process.stdin, {"pause": bool(watch and watch(found))})
     code = process.wait()
-    return Outcome("failed", _made(None, path), f"the trial's process ended without a word, code {code}")
+    return Outcome("failed", _made(None, path), f"{SILENT}, code {code}")
 
 
 def _made(named: str | None, path: Path | None) -> Path | None:
@@ -189,6 +191,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     if job["cpus"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job["cpus"])  # before torch counts them
+    _end_with(job["parent"])
     run: str | None = job.get("resume") or None
     status, problem = "completed", ""
     try:
@@ -207,6 +210,19 @@ def main() -> None:
         _send(talking, {"kind": "ended", "status": status, "run": run, "problem": problem})
 
 
+def _end_with(parent: int) -> None:
+    """When the parent is killed, stop as at SIGTERM, with a checkpoint, at the next step rather than evaluation."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+    if os.getppid() != parent:  # it was faster
+        raise SystemExit
+
+
 def _train(job: dict[str, Any], talking: IO[str]) -> str:
     import logging
 
@@ -215,6 +231,7 @@ def _train(job: dict[str, Any], talking: IO[str]) -> str:
     from tunery.train.loop import Evaluation as Found
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
     def pause(found: Found) -> bool:
         with contextlib.suppress(BrokenPipeError):
             _send(talking, {"kind": "evaluated", "evaluation": asdict(found)})
