@@ -1,6 +1,6 @@
 """How good are the predictions of tunery plan? Planned and then trained: time and peak memory, predicted beside actual.
 
-    python benchmarks/decide_plan.py [--only minilm smollm2] [--methods lora full …] [--rows 600] [--work FOLDER]
+    python benchmarks/decide_plan.py [--only minilm smollm2] [--methods lora full …] [--rows 600] [--data FOLDER]
 
 minilm classifies sst2, smollm2 learns the alpaca set; five methods each with their own defaults. Each method is planned
 and trained in processes of their own, one after the other, as a user would. Finished runs in the work folder are not
@@ -46,10 +46,10 @@ def tunery(*arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def one(model: str, method: str, rows: int | None, work: Path) -> dict[str, Any]:
+def one(model: str, method: str, rows: int | None, work: Path, folder: Path) -> dict[str, Any]:
     data, usual, settings = SETTINGS[model]
-    train = first_rows(DATA / data / "train.jsonl", rows or usual, work / f"{model}-{rows or usual}.jsonl")
-    keys = [f"model={model}", f"data.train={train}", f"data.validation={DATA / data / 'validation.jsonl'}"]
+    train = first_rows(folder / data / "train.jsonl", rows or usual, work / f"{model}-{rows or usual}.jsonl")
+    keys = [f"model={model}", f"data.train={train}", f"data.validation={folder / data / 'validation.jsonl'}"]
     keys += [*settings, f"method={method}", f"run.dir={work}"]
     name = f"{model}-{method}-{rows or usual}"
     manifest = work / name / "manifest.json"
@@ -90,6 +90,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--methods", nargs="*", help="default: five for each model")
     parser.add_argument("--rows", type=int, help="training rows; default: 2000 of sst2, 160 of alpaca")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "plan")
     parser.add_argument("--out", type=Path, default=TARGET)
     args = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     for model in args.only:
         for method in args.methods or METHODS[model]:
-            found = one(model, method, args.rows, args.work)
+            found = one(model, method, args.rows, args.work, args.data)
             results.setdefault(model, {})[method] = found
             print(line(model, method, found), flush=True)
             args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from tunery.data.batch import in_order, plan_epoch
@@ -42,9 +43,17 @@ DISK = 512_000_000
 
 def timed(doing: Callable[[], Any]) -> tuple[Any, float]:
     """→ what it returned, seconds."""
+    _settle()
     began = time.perf_counter()
     value = doing()
+    _settle()
     return value, time.perf_counter() - began
+
+
+def _settle() -> None:
+    """A GPU may still be computing what was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 class Steps:
