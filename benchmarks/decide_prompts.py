@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -39,13 +40,17 @@ def on_rows(material: Material, candidates: list[Candidate], rows: int) -> dict[
     """Accuracy by candidate."""
     every = scorer(material)
     every.expect(candidates)
-    return {candidate.key: every.score(candidate, rows).value for candidate in candidates}
+    found = {}
+    for candidate in candidates:
+        found[candidate.key] = every.score(candidate, rows).value
+        print(f"{rows} rows: {found[candidate.key]:.4f} {candidate.origin} {candidate.key}", file=sys.stderr)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=256, help="development rows")
-    parser.add_argument("--test-rows", type=int, default=400, help="test rows for the median of the candidates")
+    parser.add_argument("--test-rows", type=int, default=100, help="test rows for the median of the candidates")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--work", type=Path, help="folder of the search; one that is there is gone on with")
     arguments = parser.parse_args()
@@ -70,10 +75,10 @@ def main() -> None:
         for key, entry in record["candidates"].items()
         if entry["scores"]
     }
-    few = on_rows(material, list(tried.values()), min(arguments.test_rows, len(test)))
     shown = {"best": tried[record["best"]["key"]], "hand": tried[record["hand"]["key"]]}
     shown["results.md"] = Candidate("hand", BASELINE)
     whole = on_rows(material, list(shown.values()), len(test))
+    few = on_rows(material, list(tried.values()), min(arguments.test_rows, len(test)))
     by_hand = {key: few[key] for key, candidate in tried.items() if candidate.by_hand}
     result = {
         "seconds": round(seconds, 1),

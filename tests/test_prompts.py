@@ -21,7 +21,7 @@ from tunery.decide import candidates, label_words, ladder, prompts, proposals, s
 from tunery.decide.candidates import Candidate
 from tunery.decide.prompt_material import open_material
 from tunery.decide.prompt_scores import AnswerScorer, ClozeScorer, Material, Score, Scorer, scorer
-from tunery.errors import ConfigError, DataError, ModelError
+from tunery.errors import ConfigError, DataError, Interrupted, ModelError
 from tunery.models import shared_text
 from tunery.protocols import Example
 from tunery.run.train import train
@@ -394,11 +394,11 @@ def test_an_interrupted_search_goes_on(place: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
         return real(self, candidate, rows)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="tunery resume runs/broken"):
         patch.setattr(ClozeScorer, "score", stop)
         prompts.find(config_of("run.name=broken"), LITTLE)
     record = json.loads((place / "runs/broken/prompts.json").read_text())
-    assert record["status"] == "running"
+    assert record["status"] == "interrupted"
     count = -1000
     with monkeypatch.context() as patch:
         patch.setattr(ClozeScorer, "score", stop)

@@ -9,7 +9,7 @@ rows are read once, at the end, for the best prompt written by hand and the best
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,24 +20,20 @@ from tunery.config import Config
 from tunery.decide import candidates as known
 from tunery.decide import label_words, ladder, proposals, shots
 from tunery.decide.candidates import Candidate
+from tunery.decide.ladder import BEST
 from tunery.decide.prompt_material import open_material
+from tunery.decide.prompt_record import FILE, FIRST, Record, Scored
 from tunery.decide.prompt_scores import ClozeScorer, Material, Score, scorer
-from tunery.errors import ConfigError, DataError, ModelError
+from tunery.errors import ConfigError, DataError, Interrupted, ModelError
 from tunery.run.dataset import load_examples, refuse_bad
 from tunery.run.manifest import absolute, run_name
 from tunery.run.records import say
-from tunery.rundir import RunDir, read_json, write_json
+from tunery.rundir import RunDir, read_json, write_json, write_text
 
-FILE, BEST = "prompts.json", "best.yaml"
-FIRST = 32
-"""Rows of the first stage; each other one has twice as many."""
-FINALISTS = 4
-"""Prompts that are scored on all rows, at least."""
 GOOD = 4
 """Prompts that are shown to the model that is to write others."""
 WORDS_FOR, EXAMPLES_FOR = 3, 2
 """Templates for which words, and examples, are searched."""
-Scored = tuple[Candidate, Score]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +74,16 @@ def find(config: Config, options: Options) -> Path:
     }
     write_json(folder / FILE, record)
     with RunDir(folder).lock():
-        Search(folder, material, options, record).run()
+        _go_on(Search(folder, material, options, record))
     return folder
+
+
+def _go_on(search: Search) -> None:
+    try:
+        search.run()
+    except KeyboardInterrupt:
+        search.keep(status="interrupted")
+        raise Interrupted("the search was interrupted", f"tunery resume {search.folder}", str(search.folder)) from None
 
 
 def is_folder(path: str | Path) -> bool:
@@ -99,7 +103,7 @@ def resume(path: str | Path) -> Path:
             raise DataError("the data changed since the search began", "begin a new one", str(path))
         if material.base.hash() != record["base"]:
             raise ModelError("the base model changed since the search began", "begin a new one", str(path))
-        Search(folder, material, options, record).run()
+        _go_on(Search(folder, material, options, record))
     return folder
 
 
@@ -111,12 +115,12 @@ def summary(folder: Path) -> dict[str, Any]:
     return {"run": str(folder), **found, "config": str(folder / BEST), "next": record.get("next")}
 
 
-class Search:
-    """One search. ``record`` is what stands in prompts.json; what is in it already is not computed again."""
+class Search(Record):
+    """One search: which prompts are tried, and what is said at the end."""
 
     def __init__(self, folder: Path | None, material: Material, options: Options, record: dict[str, Any]) -> None:
-        self.folder, self.material, self.options, self.record = folder, material, options, record
-        self.scorer = scorer(material)
+        super().__init__(folder, material, record)
+        self.options = options
         self.cloze = isinstance(self.scorer, ClozeScorer)
         self.seed = material.config.train.seed
 
@@ -220,70 +224,6 @@ class Search:
             best.setdefault(candidate.task[key], candidate)
         return list(best.values())[:count]
 
-    # ------------------------------------------------------------------------------------------------ scores
-
-    def stages(self) -> list[int]:
-        """Numbers of rows, doubled from stage to stage, all at the end."""
-        rows, size, found = len(self.material.rows), FIRST, []
-        while size < rows:
-            found.append(size)
-            size *= 2
-        return [*found, rows]
-
-    def halve(self, candidates: Sequence[Candidate]) -> list[Scored]:
-        """All on few rows, the better half of them on twice as many, and so on → those scored on all rows, best
-        first. The best one written by hand always goes along.
-        """
-        scored: list[Scored] = []
-        for rows in self.stages():
-            scored = self.scored(candidates, rows)
-            if not scored:
-                return []
-            best, score = scored[0]
-            say(f"{len(scored)} prompts on {rows} rows: {self.material.metric} {score.value:.4f}, {_shown(best)}")
-            kept = [candidate for candidate, _ in scored[: max(FINALISTS, (len(scored) + 1) // 2)]]
-            hand = [candidate for candidate, _ in scored if candidate.by_hand][:1]
-            candidates = kept if any(candidate.by_hand for candidate in kept) else [*kept, *hand]
-        return scored
-
-    def scored(self, candidates: Iterable[Candidate], rows: int) -> list[Scored]:
-        """Best first, without those that cannot be used."""
-        waiting = list(candidates)
-        self.scorer.expect(c for c in waiting if str(rows) not in self.entry(c)["scores"])
-        found = [(candidate, self.score(candidate, rows)) for candidate in waiting]
-        return self.best_first((candidate, score) for candidate, score in found if score is not None)
-
-    def score(self, candidate: Candidate, rows: int) -> Score | None:
-        """None if this prompt cannot be used."""
-        entry = self.entry(candidate)
-        if str(rows) not in entry["scores"] and "problem" not in entry:
-            try:
-                score = self.scorer.score(candidate, rows)
-            except (ConfigError, DataError) as error:
-                self.drop(candidate, error.problem)
-                return None
-            entry["scores"][str(rows)] = {"value": score.value, "loss": score.loss}
-            self.keep()
-        return Score(rows=rows, **entry["scores"][str(rows)]) if "problem" not in entry else None
-
-    def entry(self, candidate: Candidate) -> dict[str, Any]:
-        every = self.record.setdefault("candidates", {})
-        found: dict[str, Any] = every.setdefault(candidate.key, {**candidate.plain(), "scores": {}})
-        return found
-
-    def drop(self, candidate: Candidate, problem: str) -> None:
-        self.entry(candidate)["problem"] = problem
-        self.keep()
-
-    def best_first(self, scored: Iterable[Scored]) -> list[Scored]:
-        sign = -1 if self.material.higher_is_better else 1
-        return sorted(scored, key=lambda found: (sign * found[1].value, found[1].loss))
-
-    def keep(self, **changes: Any) -> None:
-        self.record |= changes
-        if self.folder:
-            write_json(self.folder / FILE, self.record)
-
     # --------------------------------------------------------------------------------------------- the end
 
     def finish(self, found: Sequence[Scored]) -> None:
@@ -335,8 +275,6 @@ class Search:
 
 def configuration_of(material: Material, candidate: Candidate, path: Path) -> None:
     """Write a configuration with this prompt, for ``tunery train``."""
-    from tunery.rundir import write_text
-
     values = absolute(material.config).dump()
     values["task"] = {"name": material.task.name, **candidate.task}
     values["run"]["name"] = None
@@ -344,7 +282,3 @@ def configuration_of(material: Material, candidate: Candidate, path: Path) -> No
         values["data"]["max_length"] = material.settings.max_length + candidate.longer
     write_text(path, configuration.dump(configuration.build(values)))
 
-
-def _shown(candidate: Candidate) -> str:
-    prompt = str(candidate.task.get("template") or candidate.task.get("system") or "no system prompt")
-    return repr(prompt if len(prompt) < 80 else f"…{prompt[-78:]}")
