@@ -411,6 +411,15 @@ def test_an_interrupted_search_goes_on(place: Path, monkeypatch: pytest.MonkeyPa
     assert again["best"]["key"] == whole["best"]["key"]
 
 
+def test_no_prompt_of_use(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: ClozeScorer, candidate: Candidate, rows: int) -> Score:
+        raise ConfigError("all wrong")
+
+    monkeypatch.setattr(ClozeScorer, "score", refuse)
+    with pytest.raises(ConfigError, match="none of 10 prompts can be used: all wrong"):
+        prompts.find(config_of(), LITTLE)
+
+
 def test_changed_data_are_refused(place: Path) -> None:
     folder = prompts.find(config_of(), LITTLE)
     record = json.loads((folder / "prompts.json").read_text())

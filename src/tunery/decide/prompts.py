@@ -134,6 +134,9 @@ class Search(Record):
         written = self.written()
         say(f"{len(written)} prompts to begin with, {len(self.material.rows)} development rows")
         first = self.scored(written, self.stages()[0])
+        if not first:
+            problem = self.entry(written[0])["problem"]
+            raise ConfigError(f"none of {len(written)} prompts can be used: {problem}", "try --templates FILE")
         found = self.halve([*(candidate for candidate, _ in first), *self.proposed(first)])
         if self.cloze:
             found = self.best_first([*found, *self.scored(self.worded(found), self.stages()[-1])])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
+
 from tunery.data import cloze, soft
 from tunery.decide.candidates import Candidate
 from tunery.decide.prompt_scores import Material
@@ -54,8 +56,8 @@ def _nearest(rows: Sequence[Example], asked: Sequence[Example]) -> list[Example]
         matrix = vectoriser.fit_transform([_asked(row) for row in rows])
     except ValueError:  # no text has two letters
         return list(rows)
-    centre = vectoriser.transform([_asked(row) for row in asked]).mean(axis=0)
-    near = (matrix @ centre.T).A1 if hasattr(matrix @ centre.T, "A1") else (matrix @ centre.T).ravel()
+    centre = np.asarray(vectoriser.transform([_asked(row) for row in asked]).mean(axis=0))
+    near = np.asarray(matrix @ centre.T).ravel()
     order = sorted(range(len(rows)), key=lambda i: -float(near[i]))
     return [rows[i] for i in order]
 
