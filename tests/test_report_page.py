@@ -149,6 +149,15 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert [p.name for p in pictures.front(points, higher_is_better=False)] == ["cheap"]
 
 
+@pytest.mark.parametrize(("unit", "costs"), [("seconds", (16.2, 17.4)), ("bytes", (9.2e8, 1.1e9)), ("share", (0, 0.3))])
+def test_ticks_differ(unit: Any, costs: tuple[float, float]) -> None:
+    """Costs that are nearly the same must not give an axis on which every tick reads the same."""
+    picture = pictures.pareto([Point("a", costs[0], 0.5), Point("b", costs[1], 0.6)], "x", "y", "c", unit=unit)
+    assert picture is not None
+    ticks = re.findall(r">([\d.]+ (?:s|min|%|B|[kMG]B))</text>", picture.svg)
+    assert len(ticks) > 3 and len(set(ticks)) == len(ticks), ticks
+
+
 def test_names_of_points_do_not_lie_on_each_other() -> None:
     from matplotlib.figure import Figure
 

@@ -289,6 +289,7 @@ def test_a_race_is_shown_by_its_own_page(
     """Once it is completed; before that, what its runs have reached."""
     shown = types.ModuleType("shown")
     monkeypatch.setattr(shown, "page", lambda path, record: Page("Race", record["recommendation"]), raising=False)
+    shown.__spec__ = importlib.util.spec_from_loader("shown", None)
     monkeypatch.setitem(sys.modules, "shown", shown)
     monkeypatch.setitem(cli.DECISIONS, "race.json", "shown")
     classified(tmp_path / "race" / "lora")

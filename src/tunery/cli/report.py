@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _decided(path: Path) -> tuple[Path, str] | None:
 
     for name, module in DECISIONS.items():
         record = read_json(path / name) if (path / name).is_file() else {}
-        if record.get("status") == "completed":
+        if record.get("status") == "completed" and find_spec(module):
             page = import_module(module).page(path, record)
             return pages.write(path, page), page.lead
     return None

@@ -82,7 +82,7 @@ def _row(run: Records, found: Judged | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "run": Link(name, f"{name}/{pages.HTML}") if (run.path / pages.HTML).is_file() else name,
         "status": manifest.get("status"),
-        "model": run.named("model"),
+        "model": run.named("model").rpartition("/")[2],
         "task": run.named("task"),
         "method": run.named("method"),
     }

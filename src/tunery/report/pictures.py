@@ -76,6 +76,7 @@ _UNITS: dict[Unit, Callable[[float], str]] = {
     "share": lambda value: f"{100 * value:.3g} %",
 }
 _TIMES = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3600, 24 * 3600)
+_TIME_STEPS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 6 * 3600, 12 * 3600)
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Curves by name: (x, y) in the order of x."""
 
@@ -136,7 +137,7 @@ def pareto(
             axes.set_xscale("log")
             _plain_ticks(axes.xaxis, unit)
         else:
-            axes.xaxis.set_major_formatter(lambda value, _: _UNITS[unit](value))
+            _linear_ticks(axes.xaxis, unit, max(spread))
         along = sorted((p for p in points if p.name in best), key=lambda p: p.x)
         axes.plot([p.x for p in along], [p.y for p in along], color=SERIES[0], drawstyle="steps-post", alpha=0.6)
         for p in points:
@@ -146,6 +147,8 @@ def pareto(
             axes.plot([p.x], [p.y], marker="o", color=colour, markersize=7)
         axes.set(xlabel=_label(x), ylabel=_label(y))
         axes.margins(x=0.12, y=0.12)
+        if unit in ("seconds", "bytes") and axes.get_xscale() == "linear":
+            axes.set_xlim(left=0)
         labels.place(axes, [(p.name, p.x, p.y) for p in points], INK)
     return drawn()
 
@@ -253,6 +256,15 @@ def _plain_ticks(axis: Any, unit: Unit = "number") -> None:
     axis.set_major_locator(FixedLocator(_TIMES) if unit == "seconds" else LogLocator(subs=(1, 3), numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _UNITS[unit](value)))
     axis.set_minor_locator(NullLocator())
+
+
+def _linear_ticks(axis: Any, unit: Unit, longest: float) -> None:
+    """Of times: whole minutes, not hundreds of seconds."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+
+    step = next((step for step in _TIME_STEPS if longest / step <= 6), 86_400)
+    axis.set_major_locator(MultipleLocator(step) if unit == "seconds" else MaxNLocator(7, steps=(1, 2, 5, 10)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _UNITS[unit](value)))
 
 
 @contextlib.contextmanager

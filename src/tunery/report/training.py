@@ -75,7 +75,10 @@ def _told(found: Mapping[str, Any]) -> Text:
             "loss still fell.",
             "note",
         )
-    return Text(f"Overfitting: the gap between validation and training loss grew{size} from step {since} on.", "note")
+    lowest = found.get("lowest_at_step")
+    best = f"; the validation loss was lowest at step {lowest}" if lowest is not None else ""
+    text = f"Overfitting: the gap between validation and training loss grew{size} from step {since} on{best}."
+    return Text(text, "note")
 
 
 def forgetting(records: Records) -> Iterator[Block | None]:
@@ -110,7 +113,7 @@ def _scales(records: Records) -> Iterator[Block | None]:
     lower = quality in ("loss", "perplexity")
     yield pictures.pareto(points, "forgetting", f"validation {quality}", said, higher_is_better=not lower, unit="share")
     columns = ["scale", "quality", "forgetting"]
-    rows = [{**p, "forgetting": f"{p['forgetting']:+.2%}"} for p in curve]
+    rows = [{**p, "scale": f"{p['scale']:g}", "forgetting": f"{p['forgetting']:+.2%}"} for p in curve]
     strong = [i for i, p in enumerate(curve) if p["scale"] == scale]
     yield Table(columns, rows, f"quality: validation {quality}", strong)
 
