@@ -148,7 +148,7 @@ def pareto(
         axes.set(xlabel=_label(x), ylabel=_label(y))
         axes.margins(x=0.12, y=0.12)
         if unit in ("seconds", "bytes") and axes.get_xscale() == "linear":
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.12 * max(spread))
         labels.place(axes, [(p.name, p.x, p.y) for p in points], INK)
     return drawn()
 

@@ -103,11 +103,11 @@ def size(count: float) -> str:
 def duration(seconds: float) -> str:
     """A time for people.
 
-    >>> [duration(s) for s in (0.25, 7, 75, 3700, 90_000)]
-    ['0.2 s', '7 s', '1 min 15 s', '1 h 1 min', '25 h']
+    >>> [duration(s) for s in (0, 0.25, 7, 75, 3700, 90_000)]
+    ['0 s', '0.2 s', '7 s', '1 min 15 s', '1 h 1 min', '25 h']
     """
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 3 else f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if 0 < seconds < 3 else f"{seconds:.0f} s"
     whole = round(seconds)
     large, small, names = (whole // 60, whole % 60, ("min", "s"))
     if whole >= 3600:
