@@ -45,7 +45,7 @@ def measure(config: configuration.Config, folder: Path, known: dict[str, Any], t
     (model, head), seconds = pieces.timed(lambda: build.with_head(prepared.base, prepared.task, prepared.config))
     loading += seconds
     tell({"kind": "refusals", "refusals": refusals(prepared, model)})
-    base_reading = pieces.reading(prepared, model)
+    base_reading = pieces.reading(prepared, model, pieces.SIZES)
     writing, answers = pieces.writing(prepared, model, known)
     _, baselines = pieces.timed(lambda: beside.at_training(run, prepared))
     _, seconds = pieces.timed(lambda: build.attach(prepared.method, prepared.task, model, head, prepared.config))

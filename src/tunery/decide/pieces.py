@@ -34,8 +34,9 @@ LEAST, ENOUGH = 4, 60.0
 """Steps that are measured in any case; after so many seconds no further one is."""
 MORE, MORE_SECONDS = 24, 20.0
 """Further steps that show how memory grows with each new size of passes, and for how long at most."""
-PASSES = 5
-"""Forward passes of evaluation that are measured."""
+PASSES, SIZES = 5, 24
+"""Forward passes of evaluation that are measured, and of the base, which meets each size for the first time: as many
+as show how much memory their kernels take."""
 WRITTEN, TOKENS, SHORT = 16, 128, 24
 """Answers that are generated to be timed, tokens of the base's, and tokens of the tuned model's."""
 DISK = 512_000_000
@@ -123,20 +124,24 @@ class Steps:
         return [max(places, key=[float(each[i]) for each in most].__getitem__) for i in range(3)]
 
 
-def reading(prepared: Prepared, model: nn.Module) -> cost.Points:
-    """Forward passes of evaluation over validation rows, from light to heavy."""
+def reading(prepared: Prepared, model: nn.Module, most: int = PASSES) -> cost.Points:
+    """Forward passes of evaluation over validation rows: from light to heavy, then others in between."""
     config = prepared.config
     rows = prepared.splits["validation"].rows
     sizes, targets = lengths(rows), supervised_each(rows)
     passes = in_order(sizes, config.eval.batch_size, config.train.micro_tokens)
     passes.sort(key=lambda numbers: float(work.pass_work(numbers, sizes, targets)[1]))
-    chosen = [passes[round(i * (len(passes) - 1) / (PASSES - 1))] for i in range(PASSES)]
+    shares = [i / (PASSES - 1) for i in range(PASSES)]
+    shares += [i / most for i in range(1, most) if most > PASSES and len(passes) > PASSES]
+    chosen = [passes[round(share * (len(passes) - 1))] for share in shares]
     found, pad = cost.Points(), prepared.base.tokenizer.pad_token_id or 0
     how = settings(config, prepared.base, 0)
     for numbers in chosen:
         part = readable(model, [rows[i] for i in numbers])
         _, seconds = timed(partial(loss_and_outputs, model, prepared.task, part, pad, how))
         found.add(work.pass_work(numbers, sizes, targets), seconds)
+        if len(found.seconds) >= PASSES and sum(found.seconds) > MORE_SECONDS:
+            break
     return found
 
 
