@@ -72,8 +72,9 @@ def _conclusion(result: dict[str, Any], best: dict[str, Any]) -> None:
 
 def setting(value: Any) -> str:
     """A value short enough for a table."""
-    text = f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
-    text = " ".join(text.split())
+    from tunery.decide.search_report import words_of
+
+    text = " ".join(words_of(value).split())
     return text if len(text) <= 32 else f"{text[:31]}…"
 
 

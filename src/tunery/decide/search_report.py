@@ -60,7 +60,7 @@ def _table(folder: Path, record: Mapping[str, Any]) -> Table:
                 "status": trial["status"],
                 record["monitor"]: trial["value"],
                 "seconds": trial["seconds"],
-                **{key: value if _number(value) else str(value) for key, value in trial["settings"].items()},
+                **{key: words_of(value) for key, value in trial["settings"].items()},
                 "note": trial["problem"] or trial["source"],
             }
         )
@@ -116,6 +116,15 @@ def _keys(record: Mapping[str, Any]) -> list[Block | None]:
         caption = f"{record['monitor']} of each trial by {key}"
         found.append(pictures.curves(series, f"log10 of {key}" if log else key, record["monitor"], caption, dots=True))
     return found or [Text("Too few trials to say.")]
+
+
+def words_of(value: Any) -> str:
+    """A setting for a table: a small learning rate keeps its digits.
+
+    >>> [words_of(value) for value in (0.00016943, 8, None, ["q", "v"])]
+    ['0.0001694', '8', 'null', "['q', 'v']"]
+    """
+    return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _number(value: Any) -> bool:
