@@ -1,0 +1,300 @@
+"""The end of a race: the table, who is better than whom, one sentence, and a configuration to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunery import config as configuration
+from tunery.config import Config
+from tunery.data import inputs
+from tunery.decide import controls, race_report, score, standings, track, verdict
+from tunery.decide.arms import Arm
+from tunery.decide.rungs import Plan
+from tunery.decide.standings import Candidate, Measure
+from tunery.run.records import say
+from tunery.rundir import RunDir, write_text
+
+if TYPE_CHECKING:
+    from tunery.decide.race import Race
+
+RECOMMENDED = "recommended.yaml"
+RESPECTS = {"score": True, "seconds": False, "peak_memory_bytes": False, "adapter_bytes": False, "forgetting": False}
+"""In which an entrant may be better than others; True: more is better."""
+_BESIDE = ("tokenizer", ".json", ".jinja", ".txt", ".model", ".md")
+
+
+def write(race: Race, alive: Sequence[Arm], plan: Plan) -> None:
+    """Complete ``race.json``, and write the report and ``recommended.yaml``."""
+    task = race.ground.task
+    measure = standings.measure_of(task.kinds, task.metrics, race.ground.uneven)
+    table = [_entry(race, arm, plan) for arm in [*race.entrants, *race.controls]]
+    if measure:
+        table += _baseline_entries(race, measure)
+    found = _decided(race, alive, measure)
+    better = {**RESPECTS, "score": race.sign > 0}
+    points = [row for row in table if row["kind"] == "method" and row["score"] is not None]
+    front = standings.front(points, better)
+    for row in table:
+        row["pareto"] = row["name"] in front
+    race.update(
+        metric={"name": race.metric, "higher_is_better": race.sign > 0},
+        table=sorted(table, key=lambda row: _order(row, race.sign)),
+        warnings=_warnings(race),
+        **found,
+    )
+    _recommend(race, found["winner"], plan)
+    race.update(status="completed", problem="")
+    race_report.write(race.folder, race.state)
+    say(found["recommendation"])
+
+
+# --------------------------------------------------------------------------------------------- the table
+
+
+def _entry(race: Race, arm: Arm, plan: Plan) -> dict[str, Any]:
+    names = [race.run_name(arm, seed) for seed in race.seeds]
+    manifests = {name: m for name in names if (m := track.manifest(race.folder / name))}
+    legs = [race.state["legs"][name] for name in names if name in race.state["legs"]]
+    steps = max((leg.get("step", 0) for leg in legs), default=0)
+    problem = next((leg["problem"] for leg in legs if leg["problem"]), "")
+    one: dict[str, Any] = next(iter(manifests.values()), {})
+    seeds = [seed for seed, name in zip(race.seeds, names, strict=True) if name in manifests]
+    return {
+        "name": arm.name,
+        "kind": arm.kind,
+        "state": _state(legs, one, problem, steps, plan),
+        "reason": problem,
+        "score": race.score(arm, race.seeds) if arm.name != controls.SHUFFLED else None,
+        "test": _test_score(race, names),
+        "share": round(min(steps / plan.steps, 1), 3) if arm.steps is None else None,
+        "seeds": len(seeds),
+        "seconds": round(sum(leg.get("train_seconds", 0.0) for leg in legs) / max(len(legs), 1), 1),
+        "peak_memory_bytes": max((m.get("peak_memory_bytes") or 0 for m in manifests.values()), default=0) or None,
+        "trainable_parameters": one.get("parameters", {}).get("trainable"),
+        "adapter_bytes": one.get("adapter_bytes") or adapter_bytes(race.folder, list(manifests)),
+        "forgetting": (one.get("forgetting") or {}).get("relative"),
+        "runs": list(manifests),
+    }
+
+
+def _state(legs: Sequence[dict[str, Any]], manifest: dict[str, Any], problem: str, steps: int, plan: Plan) -> str:
+    statuses = {leg["status"] for leg in legs}
+    if not legs:
+        return "not run"
+    if "failed" in statuses and not manifest.get("metrics"):
+        return "failed"
+    if statuses == {"completed"} or manifest.get("status") == "completed":
+        return "finished"
+    return "left behind" if "paused" in statuses else "no time"
+
+
+def adapter_bytes(folder: Path, names: Sequence[str]) -> int | None:
+    """Of the weights that a finished run keeps; None without one."""
+    for name in names:
+        files = [f for f in RunDir(folder / name).model.glob("**/*") if f.is_file() and not f.name.endswith(_BESIDE)]
+        if files:
+            return sum(f.stat().st_size for f in files if not f.name.startswith("tokenizer"))
+    return None
+
+
+def _test_score(race: Race, names: Sequence[str]) -> float | None:
+    """The race's number on the test rows, mean over seeds."""
+    from statistics import fmean
+
+    from tunery.rundir import read_json
+
+    files = [RunDir(race.folder / name).evaluation(score.NAME) / "results.json" for name in names]
+    found = [read_json(file)["metrics"].get(race.metric) for file in files if file.is_file()]
+    values = [value for value in found if value is not None]
+    return fmean(values) if values else None
+
+
+def _baseline_entries(race: Race, measure: Measure) -> list[dict[str, Any]]:
+    rows = []
+    for name in _baselines(race):
+        validation, test = (_baseline(race, name, split, measure) for split in ("validation", "test"))
+        row: dict[str, Any] = dict.fromkeys(_KEYS)
+        row |= {"name": name, "kind": "baseline", "state": "finished", "reason": "", "runs": [], "seeds": 1}
+        rows.append(row | {"score": validation.mean, "test": test.mean if test.scores else None, "seconds": 0.0})
+    return rows
+
+
+_KEYS = (
+    "name", "kind", "state", "reason", "score", "test", "share", "seeds", "seconds", "peak_memory_bytes",
+    "trainable_parameters", "adapter_bytes", "forgetting", "runs",
+)  # fmt: skip
+
+
+def _order(row: dict[str, Any], sign: int) -> tuple[bool, float, float]:
+    """Finished ones first, then by how far they came."""
+    scored = row["score"] is not None
+    return (not scored, -(row["share"] if row["share"] is not None else 1.0), -sign * (row["score"] or 0.0))
+
+
+# ----------------------------------------------------------------------------------------- who is better
+
+
+def _baselines(race: Race) -> list[str]:
+    folder = race.folder / "baselines" / f"seed{race.seeds[0]}" / "validation"
+    return sorted(file.stem for file in folder.glob("*.jsonl"))
+
+
+def _baseline(race: Race, name: str, split: str, measure: Measure) -> Candidate:
+    found = Candidate(name, "baseline")
+    for seed in race.seeds:
+        _add(found, seed, standings.read(race.folder / "baselines" / f"seed{seed}" / split / f"{name}.jsonl"), measure)
+    return found
+
+
+def _candidate(race: Race, arm: Arm, split: str, measure: Measure) -> Candidate:
+    names = [race.run_name(arm, seed) for seed in race.seeds]
+    found = Candidate(arm.name, arm.kind, {}, adapter_bytes(race.folder, names) or 0, few_shot=arm.few_shot)
+    for seed, name in zip(race.seeds, names, strict=True):
+        _add(found, seed, standings.read(RunDir(race.folder / name).evaluation(split) / "predictions.jsonl"), measure)
+        found.seconds += race.state["legs"].get(name, {}).get("train_seconds", 0.0)
+    if arm.kind == "control":
+        found.bytes = 0
+    return found
+
+
+def _add(candidate: Candidate, seed: int, records: list[dict[str, Any]], measure: Measure) -> None:
+    scores = standings.score_rows(records, measure) if records else []
+    candidate.scores |= {(seed, str(r["where"])): s for r, s in zip(records, scores, strict=True)}
+
+
+def _decided(race: Race, alive: Sequence[Arm], measure: Measure | None) -> dict[str, Any]:
+    """Winner, sentence and intervals. The validation rows choose the best; the test rows, where there are any, say how
+    sure that is.
+    """
+    if measure is None:
+        return _by_number(race, alive)
+    arms_ = [*race.entrants, *[arm for arm in race.controls if arm.name != controls.SHUFFLED]]
+
+    def everyone(split: str) -> list[Candidate]:
+        found = [_candidate(race, arm, split, measure) for arm in arms_]
+        found += [_baseline(race, name, split, measure) for name in _baselines(race)]
+        found = [candidate for candidate in found if candidate.scores]
+        most = max((len(c.scores) for c in found if c.kind == "method"), default=0)
+        # of few rows: those with fewer seeds than the finalists have been left behind
+        return [c for c in found if len(c.scores) >= most or c.kind != "method" or split == "test"]
+
+    sign = 1 if measure.higher_is_better else -1
+    held, tested = everyone("validation"), everyone("test")
+    split = "test" if any(candidate.kind == "method" for candidate in tested) else "validation"
+    on = tested if split == "test" else held
+    names = {candidate.name for candidate in on}
+    best_held = max((c for c in held if c.name in names), key=lambda c: sign * c.mean, default=None)
+    best = next((c for c in on if best_held and c.name == best_held.name), None)
+    pairs = [standings.compare(best, c, sign > 0) for c in on if best and c is not best]
+    differences = [difference for difference in pairs if difference]
+    count = len({where for candidate in on for _, where in candidate.scores})
+    rows = verdict.Rows(split, count, measure)
+    said = verdict.decide(on, best, differences, rows, race.ground.language, race.ground.base.name, race.ground.few)
+    means = {c.name: c.mean for c in on}
+    return said.as_dict() | {
+        "decided_on": {"split": split, "rows": count, "measure": measure.name, "means": means},
+        "differences": [difference.as_dict() for difference in differences],
+    }
+
+
+def _by_number(race: Race, alive: Sequence[Arm]) -> dict[str, Any]:
+    """A task that predicts nothing has one number, and no rows to compare."""
+    best = next((arm for arm in alive if race.score(arm, race.seeds) is not None), None)
+    sentence = verdict.NOBODY
+    if best:
+        value = race.score(best, race.seeds) or 0.0
+        sentence = f"Take {best.name}: {race.metric} {value:.4f} on the validation rows, the lowest; one training each."
+    name = best.name if best else None
+    return {"winner": name, "best": name, "tied": [], "recommendation": sentence, "differences": [], "decided_on": None}
+
+
+# ------------------------------------------------------------------------------------------- what to heed
+
+
+def _warnings(race: Race) -> list[str]:
+    """Leaks, a base of another language, shuffled labels: in words."""
+    found = []
+    language, leaks = race.ground.language, race.state["leaks"]
+    if language and not language.known:
+        found.append(
+            f"The base does not know the language of the data, {language.language}: "
+            f"{language.reason(race.ground.base.name)}; {language.advice}."
+        )
+    if leaks["rows"] or leaks["near"]:
+        done = {"drop": "they were dropped from the earlier split", "warn": "they are still there (data.on_leak=warn)"}
+        found.append(
+            f"Leak: {leaks['rows']} rows stand in two splits and {leaks['near']} nearly do; "
+            f"{done.get(leaks['policy'], leaks['policy'])}. The first: {leaks['first']}"
+        )
+    found += _shuffled(race)
+    return found
+
+
+def _shuffled(race: Race) -> list[str]:
+    """What the run on meaningless labels has learnt goes to ``controls``, what is wrong with it into the warnings."""
+    states: dict[str, Any] = race.state["controls"]
+    arm = next((arm for arm in race.controls if arm.name == controls.SHUFFLED), None)
+    if arm is None:
+        states["shuffled"] = {"verdict": "not applicable: only rows with one label each have labels to shuffle"}
+        return []
+    run = RunDir(race.folder / race.run_name(arm, race.seeds[0]))
+    records = standings.read(run.evaluation("validation") / "predictions.jsonl")
+    labels = [str(record["reference"]) for record in records]
+    right = sum(str(record["prediction"]) == str(record["reference"]) for record in records)
+    found = controls.learnt(right, len(records), labels)
+    heart = states["by_heart"]
+    leak = found["learnt"] or heart["learnt"]
+    said = "it learns something: something leaks" if leak else "learns nothing"
+    states["shuffled"] = {**found, "verdict": said if records or leak else "did not finish"}
+    if not leak:
+        return []
+    worse = max((found, heart), key=lambda item: item["right"] / max(item["rows"], 1))
+    return [
+        f"Something leaks: trained on shuffled labels, which mean nothing, {worse['right']} of {worse['rows']} "
+        f"validation rows are right (the most frequent label: {worse['majority']:.0%}; chance of that: "
+        f"{worse['p']:.1g}). Rows of validation, or copies of them, must be among the training rows: see tunery check."
+    ]
+
+
+# ------------------------------------------------------------------------------------------- to go on with
+
+
+def _recommend(race: Race, winner: str | None, plan: Plan) -> None:
+    """The winner's settings as a configuration of its own, for all rows and seeds to come."""
+    arm = next((arm for arm in race.entrants if arm.name == winner), None)
+    if arm is None:
+        return
+    run = next(
+        (
+            race.folder / race.run_name(arm, s)
+            for s in race.seeds
+            if track.manifest(race.folder / race.run_name(arm, s))
+        ),
+        None,
+    )
+    if run is None:
+        return
+    values, theirs = race.config.dump(), RunDir(run).config().dump()
+    values |= {section: theirs[section] for section in ("task", "method")}
+    values["train"]["lr"] = theirs["train"]["lr"]
+    if race.ground.few:
+        values["train"] |= {"max_steps": plan.steps, "patience": None, "keep": "last"}
+    values["run"]["name"] = None
+    text = f"# the winner of {race.folder.name}: {arm.name}\n"
+    write_text(race.folder / RECOMMENDED, text + configuration.dump(configuration.build(values)))
+
+
+def absolute(config: Config) -> dict[str, Any]:
+    """With files by absolute path, so that a race can be gone on with from any folder."""
+    values = config.dump()
+    for split in ("train", "validation", "test"):
+        values["data"][split] = inputs.absolute(values["data"][split])
+    for step in values["data"]["augment"]:
+        if isinstance(step, dict) and step.get("file"):
+            step["file"] = inputs.absolute(step["file"])
+    if Path(config.model.name).exists():
+        values["model"]["name"] = str(Path(config.model.name).absolute())
+    values["run"]["dir"] = str(Path(config.run.dir).absolute())
+    return values

@@ -1,0 +1,178 @@
+"""The trainings of a race: as many at a time as there are shares of the CPUs, each until a step, against the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import queue
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tunery.config import Config
+from tunery.decide import trial
+from tunery.decide.rungs import Speed
+from tunery.decide.trial import Evaluation, Outcome
+from tunery.models import machine
+from tunery.rundir import RunDir
+
+T = TypeVar("T")
+OPTIMIZER = 20
+"""Bytes a parameter when all are trained: weights, gradients, fp32 copies and two moments."""
+APART = 1_500_000_000
+"""Bytes of a process beside that: libraries, activations of small batches."""
+MOST = 8
+"""Workers."""
+
+
+class Clock:
+    """Wall time, that of earlier processes included."""
+
+    def __init__(self, budget: float, used: float = 0.0) -> None:
+        self.budget, self._before, self._began = budget, used, time.monotonic()
+
+    @property
+    def used(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    @property
+    def left(self) -> float:
+        return self.budget - self.used
+
+
+def shares(workers: int | None, parameters: int, on_cpu: bool) -> list[list[int]]:
+    """CPU numbers for each worker: as many workers as have a CPU and memory to train all parameters, one on a GPU."""
+    import os
+
+    numbers = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine.cpus()))
+    count = workers or (min(machine.cpus(), MOST, _fitting(parameters)) if on_cpu else 1)
+    count = max(1, min(count, len(numbers)))
+    return [numbers[i * len(numbers) // count : (i + 1) * len(numbers) // count] for i in range(count)]
+
+
+def _fitting(parameters: int) -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 1
+    return max(free // (parameters * OPTIMIZER + APART), 1)
+
+
+def each(jobs: Iterable[T], cpus: Sequence[list[int]], work: Callable[[T, list[int]], None]) -> None:
+    """Do all jobs, at most one a share of the CPUs at a time, in their order."""
+    free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    for share in cpus:
+        free.put(share)
+
+    def one(job: T) -> None:
+        share = free.get()
+        try:
+            work(job, share)
+        finally:
+            free.put(share)
+
+    with ThreadPoolExecutor(len(cpus)) as pool:
+        for done in [pool.submit(one, job) for job in jobs]:
+            done.result()
+
+
+def advance(
+    config: Config, until: int, cpus: list[int], log: Path, timeout: float, before: dict[str, Any], known: Speed | None
+) -> dict[str, Any]:
+    """Train until an evaluation at or after a step, from wherever the run stands → how it went.
+
+    Args:
+        before: what an earlier call said of this run.
+        known: what is taken where this call cannot measure a time (one evaluation alone).
+    """
+    run = Path(config.run.dir) / str(config.run.name)
+    began, marks = time.monotonic(), []
+
+    def watch(found: Evaluation) -> bool:
+        marks.append((time.monotonic(), found.step, found.seconds))
+        return found.step >= until
+
+    if (run / "manifest.json").is_file():
+        _free(run, timeout)
+        outcome = trial.go_on(run, watch=watch, cpus=cpus, log=log, timeout=timeout)
+    else:
+        outcome = trial.start(config, watch=watch, cpus=cpus, log=log, timeout=timeout)
+    ended = time.monotonic()
+    late = outcome.status != "completed" and ended - began >= timeout
+    return {
+        "run": run.name,
+        "status": "interrupted" if late else outcome.status,
+        "problem": "no time left" if late else outcome.problem,
+        "step": marks[-1][1] if marks else before.get("step", 0),
+        "train_seconds": round(marks[-1][2] if marks else before.get("train_seconds", 0.0), 3),
+        "wall_seconds": round(before.get("wall_seconds", 0.0) + ended - began, 3),
+        "speed": _speed(began, marks, ended, outcome, before, known),
+    }
+
+
+def _speed(
+    began: float,
+    marks: Sequence[tuple[float, int, float]],
+    ended: float,
+    outcome: Outcome,
+    before: dict[str, Any],
+    known: Speed | None,
+) -> dict[str, float] | None:
+    """Seconds of the parts of a training, from when its evaluations ended; None where nothing was seen of it."""
+    if not marks:
+        return before.get("speed")
+    first, last = marks[0], marks[-1]
+    steps, seconds = last[1] - before.get("step", 0), last[2] - before.get("train_seconds", 0.0)
+    if len(marks) > 1:
+        evaluation = (last[0] - first[0] - (last[2] - first[2])) / (len(marks) - 1)
+    else:
+        evaluation = known.evaluation if known else 0.0
+    start = first[0] - began - (first[2] - before.get("train_seconds", 0.0)) - evaluation
+    finish = ended - last[0] if outcome.status == "completed" else (known.finish if known else evaluation)
+    return {
+        "start": max(start, 0.0),
+        "step": max(seconds, 0.0) / max(steps, 1),
+        "evaluation": max(evaluation, 0.0),
+        "finish": finish,
+    }
+
+
+def _free(run: Path, timeout: float) -> None:
+    """Wait until a training that outlived an earlier race has paused."""
+    deadline = time.monotonic() + min(timeout, trial.GRACE)
+    with contextlib.suppress(OSError), (run / ".lock").open("w") as stream:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+
+
+def remove(run: Path) -> None:
+    """A run that was only for measuring."""
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def history(run: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and numbers of each evaluation of the validation rows."""
+    file = RunDir(run).metrics_file
+    if not file.is_file():
+        return []
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # the half line of a killed process
+            records.append(json.loads(line))
+    return [(int(r["step"]), r["validation"]) for r in records if "validation" in r]
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    """Empty where there is no run."""
+    found = RunDir(run)
+    return found.manifest() if found.manifest_file.is_file() else {}
