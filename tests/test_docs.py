@@ -23,11 +23,11 @@ import click
 import pytest
 
 import tiny
+import trials
 from small import one_thread  # noqa: F401
 from tunery import config, registry
 from tunery.cli import main
 from tunery.cli._app import tunery
-from tunery.decide import trial
 from tunery.models import cache, hub, packs
 from tunery.rundir import RunDir
 
@@ -112,13 +112,13 @@ def stand_ins(
     monkeypatch.setattr(hub, "modelscope", found)
     whole = training.train
 
-    def short(given: config.Config) -> RunDir:
+    def short(given: config.Config, pause: Any = None) -> RunDir:
         train = given.train.model_copy(update={"max_steps": 2})
         evaluation = given.eval.model_copy(update={"max_new_tokens": 4, "generate_rows": 2})
-        return whole(given.model_copy(update={"train": train, "eval": evaluation}))
+        return whole(given.model_copy(update={"train": train, "eval": evaluation}), pause)
 
     monkeypatch.setattr(training, "train", short)
-    monkeypatch.setattr(trial, "start", lambda given, **_: trial.Outcome("completed", short(given).path))
+    trials.in_process(monkeypatch)
 
 
 def _fill(source: Path, target: Path) -> None:

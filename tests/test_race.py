@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import trials
 from small import documents, labelled, one_thread, questions, write  # noqa: F401
 from tunery import config
 from tunery.cli import race as verb
-from tunery.decide import controls, race, score, trial
-from tunery.decide.trial import Evaluation, Outcome
-from tunery.errors import ConfigError, Interrupted, ModelError, Paused, TuneryError
-from tunery.run import train as training
-from tunery.run.run import Run
+from tunery.decide import controls, race, trial
+from tunery.decide.trial import Outcome
+from tunery.errors import ConfigError, ModelError
 from tunery.rundir import RunDir
 from verbs import call
 
@@ -26,40 +24,7 @@ HOUR = 3600.0
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Trials without a process of their own → the names of those that were started or gone on with."""
-    calls: list[str] = []
-
-    def outcome(work: Callable[[], RunDir], name: str, path: Path) -> Outcome:
-        calls.append(name)
-        try:
-            return Outcome("completed", work().path)
-        except Paused:
-            return Outcome("paused", path)
-        except Interrupted:
-            return Outcome("interrupted", path)
-        except TuneryError as error:
-            return Outcome("failed", path if (path / "manifest.json").is_file() else None, str(error))
-
-    def pause(watch: Any) -> Any:
-        fields = ("run", "step", "total_steps", "seconds", "metrics")
-        return lambda found: watch(Evaluation(*(getattr(found, name) for name in fields)))
-
-    def start(settings: config.Config, *, watch: Any, **_: Any) -> Outcome:
-        name = str(settings.run.name)
-        return outcome(lambda: training.train(settings, pause(watch)), name, Path(settings.run.dir) / name)
-
-    def go_on(run: Path, *, watch: Any, **_: Any) -> Outcome:
-        return outcome(lambda: training.resume(run, pause(watch)), run.name, run)
-
-    def scored(run: Path, cpus: Any, log: Path, timeout: float) -> str:
-        calls.append(f"test {run.name}")
-        Run(run).evaluate(name=score.NAME)
-        return ""
-
-    monkeypatch.setattr(trial, "start", start)
-    monkeypatch.setattr(trial, "go_on", go_on)
-    monkeypatch.setattr(score, "start", scored)
-    return calls
+    return trials.in_process(monkeypatch)
 
 
 def settings(folder: Path, model: Path, rows: int = 240, **changes: Any) -> config.Config:
@@ -79,9 +44,9 @@ def test_the_better_go_on_and_the_finalists_meet_the_test_rows(
     assert [rung["until"] for rung in found["rungs"]] == [2, 6, 18]
     table = {row["name"]: row for row in found["table"]}
     methods = {name: row for name, row in table.items() if row["kind"] == "method"}
-    assert set(methods) == {"full", "lora", "freeze", "full-lr-x2", "lora-lr-x2"}  # there was time for second rates
+    assert set(methods) == {"full", "lora", "freeze", "full-lr-x3", "lora-lr-x3"}  # there was time for second rates
     rates = {name: RunDir.open(folder / row["runs"][0]).config().train.lr for name, row in methods.items()}
-    assert rates["full-lr-x2"] == 2 * (rates["full"] or 0)
+    assert rates["full-lr-x3"] == 3 * (rates["full"] or 0)
     finalists = found["rungs"][-1]["on"]
     assert len(finalists) == 2
     for name, row in methods.items():

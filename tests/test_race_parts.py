@@ -60,7 +60,7 @@ def test_entrants_are_left_out_rather_than_all_cut_short() -> None:
 def test_slow_survivors_are_fewer() -> None:
     plan = Plan(900, 100, 9, rungs.ladder(9, few=False))
     slow = QUICK.slower(5)
-    assert rungs.survivors(plan, 0, [QUICK] * 9, 600, 2, False) == 3
+    assert rungs.survivors(plan, 0, [QUICK] * 9, 600, 2, False) == 4
     assert rungs.survivors(plan, 0, [slow] * 9, 600, 2, False) == 1
     assert rungs.survivors(plan, 0, [QUICK] * 2 + [slow] * 7, 600, 2, False) == 2  # the best two are quick
 
@@ -75,9 +75,7 @@ def records(right: str) -> list[dict[str, Any]]:
 def candidate(name: str, right: str, kind: str = "method", seed: int = 1, **keys: Any) -> Candidate:
     found = Candidate(name, kind, **keys)
     rows = records(right)
-    found.scores = {
-        (seed, r["where"]): s for r, s in zip(rows, standings.score_rows(rows, ACCURACY), strict=True)
-    }
+    found.scores = {(seed, r["where"]): s for r, s in zip(rows, standings.score_rows(rows, ACCURACY), strict=True)}
     return found
 
 

@@ -22,7 +22,7 @@ SOFT = ("prompt", "p_tuning")
 """Methods that steer the head of a language model; with a new head they have nothing to steer."""
 FEW_SHOT = (CLOZE, *SOFT)
 """Entrants made for few rows."""
-VARIANTS = {"lora": 2.0, "full": 2.0, "adapter": 2.0}
+VARIANTS = {"lora": 3.0, "full": 3.0, "adapter": 3.0}
 """Methods that get a second learning rate where time allows, in multiples of their default."""
 FEW_VARIANTS = {CLOZE: 0.25}
 MOST_LABELS = 20

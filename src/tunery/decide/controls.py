@@ -58,7 +58,7 @@ def untrained(
     if no_cloze and config.task_name != CLOZE:
         why = f"not applicable: a new head knows nothing before training, and there is no cloze ({no_cloze})"
         return [], {ZERO: why, FEW: why}
-    section = _dumped(config) if config.task_name == CLOZE else {"name": CLOZE}
+    section: dict[str, Any] = _dumped(config) if config.task_name == CLOZE else {"name": CLOZE}
     zero = Arm(ZERO, "control", {"task": section, "method": NOTHING}, steps=0)
     if base.family != "decoder":
         return [zero], {FEW: "not applicable: examples in the prompt are for decoders"}

@@ -20,7 +20,7 @@ from typing import Any
 from tunery import config as configuration
 from tunery import scoring
 from tunery.config import Config
-from tunery.decide import arms, controls, finish, ground, rungs, score, track
+from tunery.decide import arms, controls, finish, ground, pace, rungs, score, track
 from tunery.decide.arms import Arm
 from tunery.decide.rungs import Plan, Speed
 from tunery.decide.track import Clock
@@ -30,14 +30,6 @@ from tunery.rundir import RunDir, read_json, write_json
 
 FILE = "race.json"
 SCHEMA_VERSION = 1
-SAFE = 0.85
-"""Share of the time left that is planned; the rest is for what takes longer than measured."""
-PROBE_STEPS, PROBE_EVERY = 16, 8
-PROBE_SHARE = 0.15
-"""Of the budget that measuring speeds may take, at most."""
-TEST_SHARE = 0.2
-"""Of the budget that the test rows may take, at most."""
-PARTS = ("start", "step", "evaluation", "finish")
 
 
 class Race:
@@ -48,7 +40,7 @@ class Race:
         self.config = found.config
         self.clock = Clock(state["budget"], state["seconds"])
         self.cpus = track.shares(state["workers"], found.base.parameters(), found.base.device.type == "cpu")
-        self.lock = threading.Lock()
+        self.lock, self.stop = threading.Lock(), threading.Event()
         self.seeds = [self.config.train.seed + i for i in range(4 if found.few else 1)]
         number = scoring.number_names()[found.task.monitor]
         self.metric, self.sign = number.name, 1 if number.higher_is_better else -1
@@ -64,7 +56,7 @@ class Race:
             self._line_up()
             plan = self._plan()
             alive = self._rungs(plan)
-            self._score_test_rows(alive, plan)
+            score.finalists(self, alive)
             finish.write(self, alive, plan)
         except BaseException as error:
             self.update(status="interrupted" if not isinstance(error, TuneryError) else "failed", problem=str(error))
@@ -91,7 +83,7 @@ class Race:
                 held = {split: rows for split, rows in dataset.splits.items() if split != "train"}
                 controls.guesses(task, dataset.splits["train"], held, self._guessed(seed))
         self.state["controls"] = self.state.get("controls") or {"not_applicable": not_applicable}
-        self.state["left_out"] = [asdict(item) for item in left]
+        self.state.setdefault("left_out", [asdict(item) for item in left])
         leaks = controls.leaks(found.dataset.findings, self.config.data.on_leak)
         self.update(leaks=leaks, rows=found.rows(), few_rows=found.few, seeds=self.seeds)
         if found.language:
@@ -108,68 +100,10 @@ class Race:
             wanted = set(self.state["entrants"])
             self.entrants = [arm for arm in self.entrants if arm.name in wanted]
         else:
-            plan = self._make_plan(self._probe())
+            plan = pace.plan(self, pace.probe(self))
         if self.ground.task.kinds[0] == "classes":
             self._shuffle(plan)
         return plan
-
-    def _probe(self) -> Speed:
-        """The slower of two entrants, on all workers at once as in the race."""
-        first, second = self.entrants[0], next((a for a in self.entrants if a.name == "full"), self.entrants[-1])
-        chosen = list({arm.name: arm for arm in (first, second)}.values())[: max(len(self.cpus), 1)]
-        say(f"measuring the speed of {' and '.join(arm.name for arm in chosen)}")
-        found: list[dict[str, float]] = []
-
-        def work(arm: Arm, cpus: list[int]) -> None:
-            name = f"speed-{arm.name}"
-            config = self._configured(arm, self.seeds[0], name, PROBE_STEPS, PROBE_EVERY)
-            if config is None:
-                return
-            limit = PROBE_SHARE * self.clock.budget
-            leg = track.advance(config, PROBE_STEPS, cpus, self._log(name), limit, {}, None)
-            if leg["speed"] and leg["step"]:
-                found.append(leg["speed"])
-            track.remove(self.folder / name)
-
-        track.each(chosen, self.cpus, work)
-        if not found:
-            problem = f"{' and '.join(arm.name for arm in chosen)} did not get through {PROBE_EVERY} steps"
-            raise ModelError(problem, "see the logs, or give the race a larger --budget", str(self.folder / "logs"))
-        speed = Speed(**{part: max(item[part] for item in found) for part in PARTS})
-        self.update(speed=asdict(speed))
-        return speed
-
-    def _make_plan(self, speed: Speed) -> Plan:
-        """Entrants beyond those with default learning rates are added only where all have their full training."""
-        few, workers = self.ground.few, len(self.cpus)
-        plain = [arm for arm in self.entrants if arm.factor == 1]
-        time = SAFE * (self.clock.left - self._test_time(speed))
-        # each control costs about what an entrant's first rung does
-        time -= -(-(len(self.controls) * len(self.seeds) + 1) // workers) * (speed.start + 2 * speed.evaluation)
-        plan = rungs.make(self.ground.steps, len(plain), speed, time, workers, few, drop=not self.state["methods"])
-        if plan.entrants == len(plain) and rungs.whole(plan, self.ground.steps):
-            for count in range(len(self.entrants), len(plain), -1):
-                more = rungs.make(self.ground.steps, count, speed, time, workers, few, drop=False)
-                if more.steps >= plan.steps:
-                    plan = more
-                    break
-        taking = self.entrants[: plan.entrants]
-        self.state["left_out"] += [
-            {"name": arm.name, "reason": "no time for it in this budget"} for arm in plain if arm not in taking
-        ]
-        self.entrants = taking
-        self.update(plan=asdict(plan), entrants=[arm.name for arm in taking], full_steps=self.ground.steps)
-        said = " → ".join(f"{plan.until(i)} steps x {r.seeds}" for i, r in enumerate(plan.rungs))
-        say(f"{len(taking)} entrants, {workers} at a time; rungs: {said} (a whole training: {self.ground.steps} steps)")
-        return plan
-
-    def _test_time(self, speed: Speed) -> float:
-        rows = self.state["rows"]
-        if "test" not in rows:
-            return 0.0
-        share = 1 if self.ground.task.output == "text" else rows["test"] / max(rows["validation"], 1)
-        each = speed.start + max(speed.evaluation, speed.finish) * share
-        return min(-(-(rungs.FINALISTS + 1) // len(self.cpus)) * each, TEST_SHARE * self.clock.budget)
 
     # ----------------------------------------------------------------------------------------------- rungs
 
@@ -187,15 +121,15 @@ class Race:
                 for seed in seeds
                 if (number == 0 or self.ground.few) and (arm.name != controls.SHUFFLED or seed == self.seeds[0])
             ]
-            reserve = self._test_time(speed)
-            track.each(jobs, self.cpus, partial(self._train, plan=plan, reserve=reserve))
-            ranked = self._ranked(alive, seeds)
+            reserve = pace.scoring_time(self, speed)
+            track.each(jobs, self.cpus, partial(self._train, plan=plan, reserve=reserve), self.stop)
+            ranked = self.ranked(alive, seeds)
             if number < len(decided):
                 alive = [arm for arm in ranked if arm.name in decided[number]["on"]]
                 continue
             last = number == len(plan.rungs) - 1
             speeds = [self._speed_of(arm, speed) for arm in ranked]
-            time = SAFE * (self.clock.left - reserve)
+            time = pace.SAFE * (self.clock.left - reserve)
             count = (
                 len(ranked) if last else rungs.survivors(plan, number, speeds, time, len(self.cpus), self.ground.few)
             )
@@ -222,12 +156,12 @@ class Race:
         if left < 1:
             self._note(name, {**before, "status": before.get("status", "no time"), "problem": "no time left"})
             return
-        config = self._configured(arm, seed, name, plan.steps, plan.every)
+        config = self.configured(arm, seed, name, plan.steps, plan.every)
         if config is None:
             return
         until = until if arm.steps is None else arm.steps
         speed = Speed(**self.state["speed"])
-        leg = track.advance(config, until, cpus, self._log(name), left, before, speed)
+        leg = track.advance(config, until, cpus, self.log(name), left, self.stop, before, speed)
         self._note(name, leg)
 
     def _note(self, name: str, leg: dict[str, Any]) -> None:
@@ -237,7 +171,7 @@ class Race:
         if leg["problem"]:
             say(f"{name}: {leg['problem']}")
 
-    def _configured(self, arm: Arm, seed: int, name: str, steps: int, every: int) -> Config | None:
+    def configured(self, arm: Arm, seed: int, name: str, steps: int, every: int) -> Config | None:
         """None where its keys do not fit: then it has failed."""
         try:
             config = arms.configured(self.config, arm, seed, str(self.folder), name, steps, every, self.ground.few)
@@ -247,7 +181,7 @@ class Race:
             self._note(name, {"run": name, "status": "failed", "problem": str(error)})
             return None
 
-    def _log(self, name: str) -> Path:
+    def log(self, name: str) -> Path:
         (self.folder / "logs").mkdir(exist_ok=True)
         return self.folder / "logs" / f"{name}.txt"
 
@@ -281,7 +215,7 @@ class Race:
         values = [numbers[self.metric] for _, numbers in track.history(self.folder / name) if self.metric in numbers]
         return self.sign * max(self.sign * value for value in values) if values else None
 
-    def _ranked(self, entrants: Sequence[Arm], seeds: Sequence[int]) -> list[Arm]:
+    def ranked(self, entrants: Sequence[Arm], seeds: Sequence[int]) -> list[Arm]:
         """Best first, without those that have no score: they failed, or had no time."""
         scores = {arm.name: self.score(arm, seeds) for arm in entrants}
         scored = [arm for arm in entrants if scores[arm.name] is not None]
@@ -291,37 +225,6 @@ class Race:
         legs = (self.state["legs"].get(self.run_name(arm, seed), {}).get("speed") for seed in self.seeds)
         found = next((leg for leg in legs if leg), None)
         return Speed(**found) if found else known
-
-    # -------------------------------------------------------------------------------------------- test rows
-
-    def _score_test_rows(self, alive: Sequence[Arm], plan: Plan) -> None:
-        """Of the finalists, and of the best of what is not trained, as often as there is time for: best first."""
-        if "test" not in self.state["rows"]:
-            return
-        others = self._ranked([arm for arm in self.controls if arm.name != controls.SHUFFLED], self.seeds)[:1]
-        finalists = [*alive[: rungs.FINALISTS], *others]
-        ready = [
-            self.run_name(arm, seed)
-            for seed in self.seeds
-            for arm in finalists
-            if track.manifest(self.folder / self.run_name(arm, seed)).get("status") == "completed"
-        ]
-        speed = Speed(**self.state["speed"])
-        needed = self._test_time(speed) / 2
-
-        def work(name: str, cpus: list[int]) -> None:
-            run = RunDir(self.folder / name)
-            if (run.evaluation(score.NAME) / "results.json").is_file():
-                return
-            first = name in ready[: len(finalists)]
-            if not first and self.clock.left < needed:
-                return
-            problem = score.start(run.path, cpus, self._log(name), max(self.clock.left, 0.05 * self.clock.budget))
-            if problem:
-                say(f"{name}: {problem}")
-
-        track.each(ready, self.cpus, work)
-        self.update(test_rows_read_for=ready)
 
 
 # ------------------------------------------------------------------------------------------------ from outside

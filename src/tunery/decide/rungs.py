@@ -87,13 +87,15 @@ class Plan:
         return max(round(self.steps * self.rungs[rung].share), 1)
 
 
-def goes_on(entrants: int, few: bool) -> int:
-    """How many of a rung go on to the next.
+def goes_on(entrants: int, workers: int, few: bool) -> int:
+    """How many of a rung go on to the next: a third of them (of few rows a half), and as many more as the workers have
+    hands free for.
 
-    >>> goes_on(9, few=False), goes_on(3, few=False)
-    (3, 2)
+    >>> goes_on(9, 1, few=False), goes_on(9, 2, few=False)
+    (3, 4)
     """
-    return min(entrants, max(FINALISTS, math.ceil(entrants / (2 if few else ETA))))
+    least = max(FINALISTS, math.ceil(entrants / (2 if few else ETA)))
+    return min(entrants, math.ceil(least / workers) * workers)
 
 
 def seconds(plan: Plan, speed: Speed, entrants: int, workers: int, first: int = 0, few: bool = False) -> float:
@@ -104,7 +106,7 @@ def seconds(plan: Plan, speed: Speed, entrants: int, workers: int, first: int = 
         if few:
             trainings *= plan.rungs[number].seeds - (plan.rungs[number - 1].seeds if number else 0)
         total += math.ceil(trainings / workers) * each
-        count = goes_on(count, few)
+        count = goes_on(count, workers, few)
     return total
 
 
@@ -128,11 +130,6 @@ def make(steps: int, entrants: int, speed: Speed, time: float, workers: int, few
         if found and (enough or not drop or count <= min(LEAST_ENTRANTS, entrants)):
             return found
     return _plan(STEPS, 1, few)  # it is cut off when time is up
-
-
-def whole(plan: Plan, steps: int) -> bool:
-    """Whether the training is as long as was asked for, up to rounding."""
-    return plan.steps > steps - STEPS
 
 
 def fits(plan: Plan, speed: Speed, time: float, workers: int, few: bool) -> bool:
@@ -162,7 +159,7 @@ def survivors(plan: Plan, rung: int, speeds: Sequence[Speed], time: float, worke
     Args:
         speeds: measured, of the entrants from the best to the worst.
     """
-    usual = goes_on(len(speeds), few)
+    usual = goes_on(len(speeds), workers, few)
     for count in range(usual, 1, -1):
         slowest = _slowest(speeds[:count])
         if seconds(plan, slowest, count, workers, rung + 1, few) <= time:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import queue
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +64,10 @@ def _fitting(parameters: int) -> int:
     return max(free // (parameters * OPTIMIZER + APART), 1)
 
 
-def each(jobs: Iterable[T], cpus: Sequence[list[int]], work: Callable[[T, list[int]], None]) -> None:
-    """Do all jobs, at most one a share of the CPUs at a time, in their order."""
+def each(
+    jobs: Iterable[T], cpus: Sequence[list[int]], work: Callable[[T, list[int]], None], stop: threading.Event
+) -> None:
+    """Do all jobs, at most one a share of the CPUs at a time, in their order. ``stop`` is set where one raises."""
     free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for share in cpus:
         free.put(share)
@@ -77,16 +80,30 @@ def each(jobs: Iterable[T], cpus: Sequence[list[int]], work: Callable[[T, list[i
             free.put(share)
 
     with ThreadPoolExecutor(len(cpus)) as pool:
-        for done in [pool.submit(one, job) for job in jobs]:
-            done.result()
+        waiting = [pool.submit(one, job) for job in jobs]
+        try:
+            for done in waiting:
+                done.result()
+        except BaseException:  # Ctrl-C: those that run pause at their next evaluation, and no other begins
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def advance(
-    config: Config, until: int, cpus: list[int], log: Path, timeout: float, before: dict[str, Any], known: Speed | None
+    config: Config,
+    until: int,
+    cpus: list[int],
+    log: Path,
+    timeout: float,
+    stop: threading.Event,
+    before: dict[str, Any],
+    known: Speed | None,
 ) -> dict[str, Any]:
     """Train until an evaluation at or after a step, from wherever the run stands → how it went.
 
     Args:
+        stop: pause at the next evaluation.
         before: what an earlier call said of this run.
         known: what is taken where this call cannot measure a time (one evaluation alone).
     """
@@ -95,7 +112,7 @@ def advance(
 
     def watch(found: Evaluation) -> bool:
         marks.append((time.monotonic(), found.step, found.seconds))
-        return found.step >= until
+        return found.step >= until or stop.is_set()
 
     if (run / "manifest.json").is_file():
         _free(run, timeout)
