@@ -7,6 +7,7 @@ without loading torch. Naming another method or task in an override drops the ke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -134,8 +135,26 @@ class TrainConfig(Section):
     class_weights: Literal["balanced"] | None = Field(
         None, description="balanced: classes with few training rows weigh more in the loss, n / (classes x rows of it)"
     )
+    max_forgetting: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share by which the loss on general text may rise (0.02 or 2%): what was learnt is scaled down to it",
+    )
     seed: int = Field(42, ge=0, description="order of rows, new weights, dropout")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers")
+
+    @field_validator("max_forgetting", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        """``2%`` is 0.02; 2 alone is refused, for it would be 200 %."""
+        if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)):
+            return float(found[1]) / 100
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
+            raise ConfigError(
+                f"{value:g} would be {value:.0%}", f"write {value:g}% or {value / 100:g}", "train.max_forgetting"
+            )
+        return value
 
 
 class EvalConfig(Section):
@@ -147,6 +166,10 @@ class EvalConfig(Section):
     max_new_tokens: int = Field(128, ge=1, description="longest generated answer")
     generate_rows: int = Field(
         50, ge=0, description="validation rows answered at the end of train; eval answers all rows"
+    )
+    general_text: str | None = Field(
+        "built-in",
+        description="text that shows what a model that writes forgets: a file, built-in, or null for no measurement",
     )
     baselines: bool = Field(True, description="score what needs no model (majority, TF-IDF, …) on the same rows")
     base: bool = Field(True, description="score the untouched model on the same rows, before training")

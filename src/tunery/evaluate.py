@@ -29,6 +29,8 @@ class Results:
     confusion: dict[str, Any] | None = None
     """``labels`` and ``counts``: counts[i][j] rows of true label i were given label j."""
     generated_rows: int = 0
+    loss: float = 0.0
+    """Mean over all targets of the rows, whether or not it is among the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def evaluate(
     wanted = list(dict.fromkeys([*(settings.metrics or task.metrics), task.monitor]))
     total, count, predictions = loss_and_outputs(model, task, rows, tokenizer.pad_token_id or 0, settings)
     scored = Scored(loss_sum=total, loss_count=count)
-    results = Results()
+    results = Results(loss=total / max(count, 1))
     texts_wanted = [name for name in wanted if scoring.metric_of(name).kind == "text"]
     if task.output == "logits":
         results.predictions = task.combine(rows, predictions, examples)

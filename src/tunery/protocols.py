@@ -515,6 +515,13 @@ class Method(Plugin):
     def load_train_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``train_state``."""
 
+    def scaled(self) -> tuple[str, ...]:
+        """Parts of names: the trained parameters that are moved in a straight line from where they started (the bare
+        base, or next to it) to where training took them, when a run scales what it has learnt. ("",) means all of
+        them, () that this method has no such scale.
+        """
+        return ("",)
+
     def save(self, model: nn.Module, folder: Path) -> None:
         raise NotImplementedError
 

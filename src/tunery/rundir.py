@@ -2,7 +2,7 @@
 
 ::
 
-    config.yaml  manifest.json  ledger.json  metrics.jsonl  log.txt
+    config.yaml  manifest.json  ledger.json  metrics.jsonl  forgetting.json  log.txt
     checkpoints/step-000100/  checkpoints/best-000100/  model/  eval/NAME/  export/KIND/
 
 Every file is written beside its place and renamed into it, so a killed process leaves a whole file or none.
@@ -139,6 +139,10 @@ class RunDir:
     @property
     def ledger_file(self) -> Path:
         return self.path / "ledger.json"
+
+    @property
+    def forgetting_file(self) -> Path:
+        return self.path / "forgetting.json"
 
     @property
     def metrics_file(self) -> Path:

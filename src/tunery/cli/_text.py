@@ -45,6 +45,34 @@ def scores(columns: Mapping[str, Mapping[str, float] | None]) -> None:
     table(rows, ["metric", *present])
 
 
+def forgetting(found: Mapping[str, Any] | None) -> str | None:
+    """What the training has done to the rest of the model's skills, in one line."""
+    if not found:
+        return None
+    probes = found["probes"]
+    line = (
+        f"general text ({found['text']}): loss {found['before']:.4f} before, {found['after']:.4f} after "
+        f"({found['relative']:+.1%}); general questions right: {probes['before']} before, {probes['after']} after, "
+        f"of {probes['questions']}"
+    )
+    if found.get("bound") is None:
+        return line
+    scale = "none was found" if found["scale"] is None else f"{found['scale']:g}"
+    return f"{line}; scale for at most {found['bound']:.2%}: {scale} (as trained {found['unscaled']:+.1%})"
+
+
+def overfitting(found: Mapping[str, Any] | None) -> str | None:
+    """What there is to say of the gap between training and validation loss, in one line."""
+    if not found or found["since_step"] is None:
+        return None
+    grew = f"the gap between training and validation loss grew from step {found['since_step']} on"
+    ended = f"{found['training_loss']:.4g} and {found['validation_loss']:.4g} at the end"
+    if not found["rose"]:
+        return f"{grew} ({ended}), while the validation loss still fell"
+    lowest = f"the latter was lowest, {found['lowest_validation_loss']:.4g}, at step {found['lowest_at_step']}"
+    return f"overfitting: {grew} ({ended}); {lowest}; the run keeps the weights of step {found['kept_step']}"
+
+
 def size(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from tunery.cli._app import verb
-from tunery.cli._text import scores, table, width
+from tunery.cli._text import forgetting, scores, table, width
 
 
 def show(result: dict[str, Any]) -> None:
     click.echo(f"{result['rows']} rows of {result['data']}")
     scores({**result["baselines"], "tuned": result["metrics"]})
     for line in result["verdicts"]:
+        click.echo(line)
+    if line := forgetting(result.get("forgetting")):
         click.echo(line)
     confusion = result.get("confusion")
     if confusion and len(confusion["labels"]) <= 12:

@@ -10,7 +10,7 @@ from tunery.cli import curve as curve_verb
 from tunery.cli import prompts as prompts_verb
 from tunery.cli import search as search_verb
 from tunery.cli._app import verb
-from tunery.cli.train import show
+from tunery.cli.train import finished, show
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -36,4 +36,4 @@ def command(run: str) -> dict[str, Any]:
         return curve.resume(run)
     if search.is_folder(run):
         return search.resume(run)
-    return Run(resume(run).path).summary()
+    return finished(Run(resume(run).path).summary())

@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from tunery.cli._app import verb
-from tunery.cli._text import config_arguments, read_config, scores, size
+from tunery.cli._text import config_arguments, forgetting, overfitting, read_config, scores, size
+
+from tunery.errors import GateError
 
 
 def show(result: dict[str, Any]) -> None:
@@ -19,7 +21,8 @@ def show(result: dict[str, Any]) -> None:
     if result.get("test_metrics"):
         click.echo("\non the test rows:")
         scores({"base": result["base_test"], **result["test_baselines"], "tuned": result["test_metrics"]})
-    for line in result["verdicts"]:
+    told = (forgetting(result.get("forgetting")), overfitting(result.get("overfitting")))
+    for line in (*result["verdicts"], *filter(None, told)):
         click.echo(f"\n{line}")
     click.echo(
         f"\n{result['steps']} steps in {result['seconds']:.0f} s, {result['tokens_per_second']:.0f} tokens/s, "
@@ -39,18 +42,32 @@ def _folds(result: dict[str, Any]) -> None:
 
 @click.command()
 @config_arguments
+@click.option(
+    "--max-forgetting",
+    metavar="SHARE",
+    help="scale what was learnt so that the loss on general text rises by at most so much, for example 2%",
+)
 @verb(show)
-def command(arguments: tuple[str, ...]) -> dict[str, Any]:
+def command(arguments: tuple[str, ...], max_forgetting: str | None) -> dict[str, Any]:
     """Train a model; end with its scores beside the base model's.
 
     Reads CONFIG (or ./tunery.yaml if there is one); any key can be given as SECTION.KEY=VALUE, and
     model=, task=, method= mean the name. Writes a new directory under runs/ and never overwrites one.
     """
-    config = read_config(arguments)
+    bound = [] if max_forgetting is None else [f"train.max_forgetting={max_forgetting}"]
+    config = read_config([*arguments, *bound])
     from tunery.run import folds
     from tunery.run.run import Run
     from tunery.run.train import train
 
     if config.data.folds and not config.data.fold:
         return folds.cross_validate(config).summary()
-    return Run(train(config).path).summary()
+    return finished(Run(train(config).path).summary())
+
+
+def finished(summary: dict[str, Any]) -> dict[str, Any]:
+    """Exit code 4 where a bound on forgetting was set and nothing that was learnt can keep it."""
+    found = summary.get("forgetting") or {}
+    if found.get("bound") is not None and found["scale"] is None:
+        summary["exit_code"] = GateError.code
+    return summary

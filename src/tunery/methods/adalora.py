@@ -109,6 +109,9 @@ class AdaLora(Method):
     def load_train_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         self._budget.load_state(state)
 
+    def scaled(self) -> tuple[str, ...]:
+        return ("lora_E",)
+
     def save(self, model: nn.Module, folder: Path) -> None:
         from tunery.models import peft_bridge, rank_budget
 

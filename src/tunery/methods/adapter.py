@@ -70,6 +70,9 @@ class Adapter(Method):
         settings = bottleneck_layers.Settings.model_validate({**DEFAULTS[self.config.placement], **given})
         bottleneck.add(model, settings, head, name)
 
+    def scaled(self) -> tuple[str, ...]:
+        return (".up.",)
+
     def save(self, model: nn.Module, folder: Path, name: str | None = None) -> None:
         """``name``: which one; it may be left out while one acts alone."""
         from tunery.models import bottleneck

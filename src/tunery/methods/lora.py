@@ -107,6 +107,10 @@ class Lora(Method):
 
         pissa.load_state(model, state)
 
+    def scaled(self) -> tuple[str, ...]:
+        # B alone scales the update; PiSSA's update is a difference to where both began
+        return ("",) if self.config.init == "pissa" else ("lora_B", "lora_magnitude_vector")
+
     def save(self, model: nn.Module, folder: Path) -> None:
         from tunery.models import peft_bridge, pissa
 

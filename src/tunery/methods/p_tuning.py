@@ -69,6 +69,9 @@ class PTuning(Method):
         weights.train_modules(model, head)
         soft.install(model, self._source(model), head)
 
+    def scaled(self) -> tuple[str, ...]:
+        return ()  # a fraction of a vector is another word, not a weaker one
+
     def save(self, model: nn.Module, folder: Path) -> None:
         from tunery.models import soft
 

@@ -84,6 +84,9 @@ class Prompt(Method):
         drawn = torch.randperm(len(self.vocabulary)).tolist()
         return soft.embed(model, [self.vocabulary[drawn[i % len(drawn)]] for i in range(self.tokens)])
 
+    def scaled(self) -> tuple[str, ...]:
+        return ()  # a fraction of a vector is another word, not a weaker one
+
     def save(self, model: nn.Module, folder: Path) -> None:
         from tunery.models import soft
 

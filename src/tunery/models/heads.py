@@ -93,6 +93,21 @@ def next_token_loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tenso
     return token_loss(logits, shifted[keep[:, :-1]])
 
 
+@torch.no_grad()
+def row_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Summed loss of a decoder at the supervised positions of each row: [rows], fp32, no gradient."""
+    shifted = batch["labels"][:, 1:]
+    keep = torch.nn.functional.pad(shifted != -100, (0, 1))
+    logits = selected_logits(model, keep, input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    targets = shifted[keep[:, :-1]]
+    losses = torch.empty(len(targets), dtype=torch.float32, device=targets.device)
+    for start in range(0, len(targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        losses[part] = torch.nn.functional.cross_entropy(logits[part].float(), targets[part], reduction="none")
+    rows = keep.nonzero()[:, 0]
+    return losses.new_zeros(len(keep)).index_add_(0, rows, losses)
+
+
 def answer_loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Loss of an encoder-decoder on ``answer``, shifted right as the architecture does. → sum, count."""
     answer = batch["answer"]

@@ -88,6 +88,20 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+@torch.no_grad()
+def blend(
+    model: nn.Module, start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float, parts: tuple[str, ...]
+) -> None:
+    """Put ``start + share (trained - start)`` into every trained parameter in whose name one of ``parts`` stands, and
+    what was trained into the others. Share 1 gives ``trained`` to the bit, share 0 ``start``.
+    """
+    for name, parameter in trainable(model).items():
+        value = trained[name]
+        if any(part in name for part in parts):
+            value = torch.lerp(start[name].float(), value.float(), share)
+        parameter.copy_(value)
+
+
 def freeze(model: nn.Module) -> None:
     model.requires_grad_(False)
 

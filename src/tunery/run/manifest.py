@@ -15,6 +15,7 @@ import torch
 
 from tunery.config import Config
 from tunery.data import inputs
+from tunery.data.general import BUILT_IN
 from tunery.models.load import origin
 from tunery.run import processes
 from tunery.run.encode import probe
@@ -70,6 +71,9 @@ def absolute(config: Config) -> Config:
     name = config.model.name
     model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
+    text = config.eval.general_text
+    if text not in (None, BUILT_IN):
+        config = config.model_copy(update={"eval": config.eval.model_copy(update={"general_text": inputs.absolute(text)})})
     return config.model_copy(update={"data": data, "model": model, "run": run})
 
 

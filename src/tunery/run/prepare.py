@@ -15,6 +15,7 @@ from tunery.protocols import Method, Task
 from tunery.run import build
 from tunery.run.dataset import Dataset, load_dataset
 from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.forgetting import General, general_rows
 from tunery.run.records import pulling, say
 
 _MOST_WEIGHTS = 8  # classes whose weights are told; the manifest has all
@@ -30,6 +31,8 @@ class Prepared:
     task: Task
     method: Method
     splits: dict[str, Split]
+    general: General | None
+    """What shows forgetting, for a run that writes text."""
 
     @property
     def scored(self) -> list[str]:
@@ -78,7 +81,8 @@ def prepare(config: Config) -> Prepared:
             ),
         }
     )
-    return Prepared(config, dataset, base, task, method, splits)
+    general = general_rows(config, task, method, base, splits["train"])
+    return Prepared(config, dataset, base, task, method, splits, general)
 
 
 def weighed(task: Task, config: Config) -> list[str]:

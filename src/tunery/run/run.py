@@ -89,6 +89,8 @@ class Run:
             "baselines": m.get("baselines") or {},
             "verdicts": m.get("verdicts") or [],
             "report": str(report) if (report := self.path / pages.HTML).is_file() else None,
+            "forgetting": m.get("forgetting"),
+            "overfitting": m.get("overfitting"),
         }
         if m.get("test_metrics"):
             found |= {"test_metrics": m["test_metrics"], "base_test": m.get("base_test_metrics")}
@@ -109,8 +111,8 @@ class Run:
         """Score the model on new rows, or on the run's own test (else validation) files; where the task writes text,
         ``answers`` rows of them are answered (None: all).
 
-        Returns ``{"run", "data", "rows", "metrics", "baselines", "verdicts", "confusion", "dropped"}``; writes
-        ``eval/NAME/`` into the run.
+        Returns ``{"run", "data", "rows", "metrics", "baselines", "verdicts", "forgetting", "confusion",
+        "dropped"}``, forgetting being what the training found; writes ``eval/NAME/`` into the run.
         Raises DataError, ConfigError (a metric that does not fit the task).
         """
         if metrics:
@@ -137,6 +139,7 @@ class Run:
             "metrics": results.metrics,
             "baselines": simple,
             "verdicts": [line] if line else [],
+            "forgetting": self.manifest.get("forgetting"),
             "confusion": results.confusion,
             "dropped": ledger.summary()["dropped"],
         }

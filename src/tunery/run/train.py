@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,11 +18,23 @@ from tunery.evaluate import Results, Settings, evaluate
 from tunery.generate.engine import Sampling
 from tunery.models import machine, weights
 from tunery.models.load import Base
-from tunery.run import beside, build, prediction, processes, reporting
+from tunery.run import (
+    beside,
+    build,
+    forgetting,
+    overfitting,
+    prediction,
+    processes,
+    reporting,
+    scaling,
+)
 from tunery.run.encode import model_limit
+from tunery.run.forgetting import Measured
 from tunery.run.manifest import record, run_name, timestamp
+from tunery.run.overfitting import Watch
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.records import logging_to, remembering, say, write_results
+from tunery.run.scaling import Point
 from tunery.rundir import RunDir, writing
 from tunery.train.loop import Pause, Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
@@ -128,9 +141,12 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
     config, task, method, base = prepared.config, prepared.task, prepared.method, prepared.base
     machine.reset_peak_memory()
     model, head = build.with_head(base, task, config)
-    _evaluate_base(run, prepared, model)
+    watch = _watch(prepared, model)
+    _evaluate_base(run, prepared, watch)
+    general = forgetting.before(run, prepared.general, base, model)
     beside.at_training(run, prepared)
     build.attach(method, task, model, head, config)
+    start = scaling.start(model, config.train.max_forgetting)
     trained = weights.trainable(model)
     run.update_manifest(
         parameters={
@@ -139,7 +155,8 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         }
     )
     tuned = build.Tuned(base, task, method, model, head)
-    now = _loop(run, prepared, tuned, resume, pause)
+    now = _loop(run, prepared, tuned, watch, resume, pause)
+    told = _forgetting(run, prepared, watch, general, start)
     found = {split: _scores(prepared, model, split, None) for split in prepared.scored}
     for split, results in found.items():
         write_results(run, split, prepared.splits[split], task, results, beside.of(run, split))
@@ -161,10 +178,41 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         test_metrics=found["test"].metrics if "test" in found else None,
         adapter_bytes=prediction.adapter_bytes(run.model),
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
+        forgetting=told,
+        overfitting=overfitting.found(run, run.manifest().get("base_losses"), now.best_step or now.step),
     )
 
 
-def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool, pause: Pause | None) -> Progression:
+def _watch(prepared: Prepared, model: nn.Module) -> Watch:
+    training, validation = (prepared.splits[split].rows for split in ("train", "validation"))
+    return Watch(
+        model,
+        prepared.task,
+        overfitting.sample(training, len(validation)),
+        settings(prepared.config, prepared.base, 0),
+        prepared.base.tokenizer.pad_token_id or 0,
+        lambda: _scores(prepared, model, "validation", 0),
+    )
+
+
+def _forgetting(
+    run: RunDir, prepared: Prepared, watch: Watch, before: Measured | None, start: dict[str, torch.Tensor]
+) -> dict[str, Any] | None:
+    """Scale what was learnt if a bound was set, then measure what is forgotten: ``forgetting`` of the manifest."""
+    rows, bound = prepared.general, prepared.config.train.max_forgetting
+    if rows is None or before is None:
+        return None
+    chosen: dict[str, float | None] = {}
+    if bound is not None:
+        say("looking for the best scale of what was learnt")
+        base = Point(0.0, run.manifest()["base_losses"]["validation"], before.loss, 0.0)
+        chosen = scaling.choose(run, watch, prepared.method, rows, start, base, bound)
+    return {**forgetting.compared(rows, before, forgetting.measure(rows, watch.model, watch.pad_id)), **chosen}
+
+
+def _loop(
+    run: RunDir, prepared: Prepared, tuned: build.Tuned, watch: Watch, resume: bool, pause: Pause | None
+) -> Progression:
     config = prepared.config
     accelerator = Accelerator(
         cpu=prepared.base.device.type == "cpu", log_with=list(config.train.trackers) or None, project_dir=run.path
@@ -242,12 +290,18 @@ def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) 
     return found
 
 
-def _evaluate_base(run: RunDir, prepared: Prepared, model: nn.Module) -> None:
-    """The same numbers for the untouched model, to stand beside the tuned ones."""
+def _evaluate_base(run: RunDir, prepared: Prepared, watch: Watch) -> None:
+    """The same numbers for the untouched model, to stand beside the tuned ones, and both losses."""
+    loss = None
     for split in prepared.scored if prepared.config.eval.base else ():
         key = "base_metrics" if split == "validation" else "base_test_metrics"
         if key not in run.manifest():
             say(f"scoring the base model on {split} rows")
-            results = _scores(prepared, model, split, None)
+            results = _scores(prepared, watch.model, split, None)
             write_results(run, f"{split}-base", prepared.splits[split], prepared.task, results)
             run.update_manifest(**{key: results.metrics})
+            loss = results.loss if split == "validation" else loss
+    wanted = prepared.config.eval.base or prepared.config.train.max_forgetting is not None
+    if wanted and "base_losses" not in run.manifest():
+        loss = watch.scores().loss if loss is None else loss
+        run.update_manifest(base_losses={"training": watch.training(), "validation": loss})

@@ -77,6 +77,7 @@ class Trainer:
         evaluate: numbers on the validation rows, or None if there are none.
         evaluate_every: optimizer steps between evaluations; 0: at the end of each epoch.
         pause: asked after each evaluation whether to stop here.
+        losses: what is logged beside the validation numbers, called after ``evaluate``.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Trainer:
         evaluate: Evaluate | None,
         evaluate_every: int = 0,
         pause: Pause | None = None,
+        losses: Evaluate | None = None,
     ) -> None:
         if config.lr is None:
             raise ValueError("the learning rate must be resolved before training")
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
-        self.accelerator, self.pad_id, self.evaluate, self.pause = accelerator, pad_id, evaluate, pause
+        self.accelerator, self.pad_id = accelerator, pad_id
+        self.evaluate, self.pause, self.losses = evaluate, pause, losses
         self.lengths = lengths(rows)
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
         self.steps_per_epoch = math.ceil(len(rows) / self.rows_per_step)
@@ -222,7 +225,8 @@ class Trainer:
         if self.evaluate is None:
             return {}
         metrics = self._of_first(self.evaluate())
-        self._log({**at, "validation": metrics})
+        beside = {"losses": self.losses()} if self.losses else {}
+        self._log({**at, "validation": metrics, **beside})
         progress.evaluated(self.now.step, metrics)
         if not self.method.complete(self.now.step):
             return metrics
@@ -266,7 +270,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.run.log_metrics(record)
             flat = {k: v for k, v in record.items() if isinstance(v, int | float)}
-            flat |= {f"validation/{k}": v for k, v in record.get("validation", {}).items()}
+            for name in ("validation", "losses"):
+                flat |= {f"{name}/{k}": v for k, v in record.get(name, {}).items()}
             self.accelerator.log(flat, step=self.now.step)
 
     # ------------------------------------------------------------------------------- save and resume
