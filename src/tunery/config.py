@@ -139,7 +139,7 @@ class TrainConfig(Section):
         None,
         ge=0,
         le=1,
-        description="share by which the loss on general text may rise (0.02 or 2%): what was learnt is scaled down to it",
+        description="share (0.02 or 2%) by which the loss on general text may rise: what was learnt is scaled to fit",
     )
     seed: int = Field(42, ge=0, description="order of rows, new weights, dropout")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers")

@@ -65,7 +65,8 @@ def overfitting(found: Mapping[str, Any] | None) -> str | None:
     """What there is to say of the gap between training and validation loss, in one line."""
     if not found or found["since_step"] is None:
         return None
-    grew = f"the gap between training and validation loss grew from step {found['since_step']} on"
+    since = f"from step {found['since_step']} on" if found["since_step"] else "from the start"
+    grew = f"the gap between training and validation loss grew {since}"
     ended = f"{found['training_loss']:.4g} and {found['validation_loss']:.4g} at the end"
     if not found["rose"]:
         return f"{grew} ({ended}), while the validation loss still fell"

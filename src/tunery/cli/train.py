@@ -8,7 +8,6 @@ import click
 
 from tunery.cli._app import verb
 from tunery.cli._text import config_arguments, forgetting, overfitting, read_config, scores, size
-
 from tunery.errors import GateError
 
 

@@ -72,8 +72,9 @@ def absolute(config: Config) -> Config:
     model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     text = config.eval.general_text
-    if text not in (None, BUILT_IN):
-        config = config.model_copy(update={"eval": config.eval.model_copy(update={"general_text": inputs.absolute(text)})})
+    if text is not None and text != BUILT_IN:
+        evaluation = config.eval.model_copy(update={"general_text": str(Path(text).absolute())})
+        config = config.model_copy(update={"eval": evaluation})
     return config.model_copy(update={"data": data, "model": model, "run": run})
 
 

@@ -88,12 +88,12 @@ class At:
         return self.validation - self.training
 
 
-def found(run: RunDir, base: dict[str, float] | None, best_step: int) -> dict[str, Any] | None:
+def found(run: RunDir, base: dict[str, float] | None, kept_step: int) -> dict[str, Any] | None:
     """``overfitting`` of the manifest, from the losses in metrics.jsonl; None if nothing was evaluated.
 
     Args:
         base: both losses of the bare base.
-        best_step: whose weights the run keeps.
+        kept_step: whose weights the run keeps.
     """
     if not run.metrics_file.exists():
         return None
@@ -101,10 +101,10 @@ def found(run: RunDir, base: dict[str, float] | None, best_step: int) -> dict[st
     points = [At(int(r["step"]), **r["losses"]) for r in records if "losses" in r]
     if not points:
         return None
-    return summarise([At(0, **base), *points] if base else points, best_step)
+    return summarise([At(0, **base), *points] if base else points, kept_step)
 
 
-def summarise(points: Sequence[At], best_step: int) -> dict[str, Any]:
+def summarise(points: Sequence[At], kept_step: int) -> dict[str, Any]:
     """Gap at the last evaluation, and the step from which it grew (None: it did not).
 
     It has grown if it is larger than the smallest gap by more than ``SMALL`` of the validation loss; it grew from the
@@ -116,7 +116,7 @@ def summarise(points: Sequence[At], best_step: int) -> dict[str, Any]:
     if last.gap - smallest > allowed:
         since = next(point.step for point in reversed(points) if point.gap - smallest <= allowed)
     lowest = min(points, key=lambda point: point.validation)
-    kept = next((point for point in points if point.step == best_step), last)
+    kept = next((point for point in points if point.step == kept_step), last)
     return {
         "gap": last.gap,
         "since_step": since,

@@ -179,8 +179,13 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         adapter_bytes=prediction.adapter_bytes(run.model),
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
         forgetting=told,
-        overfitting=overfitting.found(run, run.manifest().get("base_losses"), now.best_step or now.step),
+        overfitting=overfitting.found(run, run.manifest().get("base_losses"), _kept(config, now)),
     )
+
+
+def _kept(config: Config, now: Progression) -> int:
+    """The step whose weights the run keeps."""
+    return now.best_step if config.train.keep == "best" and now.best_step else now.step
 
 
 def _watch(prepared: Prepared, model: nn.Module) -> Watch:
