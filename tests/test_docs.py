@@ -40,6 +40,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PAIRS = [(f"docs/{name}.md", f"docs/zh/{name}.md") for name in ("data", "training", "evaluation", "from-tutorials")]
 PAIRS.append(("docs/plan.md", "docs/zh/plan.md"))
 PAIRS.append(("docs/report.md", "docs/zh/report.md"))
+PAIRS.append(("docs/forgetting.md", "docs/zh/forgetting.md"))
 PAIRS.append(("docs/prompts.md", "docs/zh/prompts.md"))
 PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))
 PAIRS.append(("docs/curve.md", "docs/zh/curve.md"))

@@ -331,7 +331,7 @@ def _rows(run: Run) -> forgetting.General:
     return rows
 
 
-@pytest.mark.parametrize("changes", [{}, {"method__dora": True}, {"method__init": "pissa"}])
+@pytest.mark.parametrize("changes", [{"eval__base": False}, {"method__dora": True}, {"method__init": "pissa"}])
 def test_plain_peft_loads_the_scaled_adapter(changes: dict[str, Any], base: Path, data: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
