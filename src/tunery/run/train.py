@@ -155,7 +155,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         }
     )
     tuned = build.Tuned(base, task, method, model, head)
-    now = _loop(run, prepared, tuned, watch, resume, pause)
+    now = _loop(run, prepared, tuned, resume, pause)
     told = _forgetting(run, prepared, watch, general, start)
     found = {split: _scores(prepared, model, split, None) for split in prepared.scored}
     for split, results in found.items():
@@ -215,9 +215,7 @@ def _forgetting(
     return {**forgetting.compared(rows, before, forgetting.measure(rows, watch.model, watch.pad_id)), **chosen}
 
 
-def _loop(
-    run: RunDir, prepared: Prepared, tuned: build.Tuned, watch: Watch, resume: bool, pause: Pause | None
-) -> Progression:
+def _loop(run: RunDir, prepared: Prepared, tuned: build.Tuned, resume: bool, pause: Pause | None) -> Progression:
     config = prepared.config
     accelerator = Accelerator(
         cpu=prepared.base.device.type == "cpu", log_with=list(config.train.trackers) or None, project_dir=run.path
@@ -248,6 +246,7 @@ def trainer_of(
 ) -> Trainer:
     """The loop over this run's rows, before its first step."""
     config = prepared.config
+    watch = _watch(prepared, tuned.model)
     torch.manual_seed(config.train.seed + 2 + 1000 * accelerator.process_index)  # each its own dropout
     return Trainer(
         tuned.model,
@@ -258,9 +257,10 @@ def trainer_of(
         run,
         accelerator,
         tuned.tokenizer.pad_token_id or 0,
-        lambda: _scores(prepared, tuned.model, "validation", 0).metrics,
+        watch.evaluate,
         0 if config.eval.every == "epoch" else int(config.eval.every),
         pause,
+        watch.losses,
     )
 
 
