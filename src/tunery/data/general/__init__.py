@@ -18,6 +18,7 @@ BUILT_IN = "built-in"
 LANGUAGES = ("en", "zh")
 MOST_BYTES = 1 << 20
 """Of a text that the user names; far more than is measured."""
+LEAST_BYTES = 200
 _HERE = Path(__file__).parent
 
 
@@ -48,7 +49,7 @@ def texts(name: str) -> dict[str, str]:
     text = raw.decode("utf-8", "replace")
     if text.count("\N{REPLACEMENT CHARACTER}") > len(text) / 20 or "\0" in text:
         raise DataError("not a text file", hint, name)
-    if len(text.split()) + len(text.strip()) // 20 < 20:
+    if len(text.strip().encode()) < LEAST_BYTES:
         raise DataError("too little general text to measure anything", hint, name)
     return {"text": text}
 
