@@ -95,7 +95,7 @@ def test_answers_are_computed_until_the_last_has_ended() -> None:
 def test_sizes_not_met_add_to_memory() -> None:
     empty = cost.Points()
     measured = cost.Measured(1, 0, empty, empty, empty, 0.5, 0, 0, empty, 1, [], (100, 8), 10, 1000, 5.0)
-    shape = work.Shape(np.zeros(5), 0, 1, 1, None, True, {}, {}, (104, 8), 30)
+    shape = work.Shape(np.zeros(5), 0, 1, 1, None, True, {}, np.zeros(4), {}, (104, 8), 30)
     found = measured.memory(shape)
     assert found == (1100, 1000, 1200)
     shape.largest = (200, 8)

@@ -24,7 +24,7 @@ from tunery import registry
 from tunery.decide import pieces
 from tunery.errors import ConfigError, TuneryError
 from tunery.models import machine, weights
-from tunery.run import beside, build, cost, prediction
+from tunery.run import beside, build, cost, forgetting, prediction
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.train import trainer_of
 from tunery.rundir import RunDir
@@ -47,6 +47,7 @@ def measure(config: configuration.Config, folder: Path, known: dict[str, Any], t
     tell({"kind": "refusals", "refusals": refusals(prepared, model)})
     base_reading = pieces.reading(prepared, model, pieces.SIZES)
     writing, answers = pieces.writing(prepared, model, known)
+    forgetting.before(run, prepared.general, prepared.base, model)  # kept in the cache: no run does it again
     _, baselines = pieces.timed(lambda: beside.at_training(run, prepared))
     _, seconds = pieces.timed(lambda: build.attach(prepared.method, prepared.task, model, head, prepared.config))
     loading += seconds
@@ -58,6 +59,10 @@ def measure(config: configuration.Config, folder: Path, known: dict[str, Any], t
     pieces.reading(prepared, model)
     reading = pieces.reading(prepared, model)  # in training it is done again and again: what counts is the second time
     ratio = pieces.writing_ratio(prepared, model, writing)
+    extra = {}
+    if (rows := prepared.general) is not None:
+        pad = prepared.base.tokenizer.pad_token_id or 0
+        _, extra["general text"] = pieces.timed(lambda: forgetting.measure(rows, model, pad))
     written, per_byte = pieces.write_checkpoint(trainer, run)
     adapter, saving = pieces.save(tuned, run.model, per_byte)
     measured = cost.Measured(
@@ -76,6 +81,7 @@ def measure(config: configuration.Config, folder: Path, known: dict[str, Any], t
         kinds=len(steps.kinds),
         peak_memory=machine.peak_memory(prepared.base.device),
         growth=steps.growth,
+        extra=extra,
     )
     key = prediction.key_of(prepared)
     prediction.keep(key, measured)

@@ -161,6 +161,7 @@ class Prediction:
 def foresee(measured: Measured, shape: Shape, batch: int, most_tokens: int) -> Prediction:
     """Args: ``batch`` and ``most_tokens``: rows that are answered together, and the longest answer."""
     everything = sum(shape.reading.values(), np.zeros(READ))
+    evaluation = shape.reading.get("validation", np.zeros(READ)) + shape.watched
     base = measured.writing
     no_answers = Answers([], [], 0)
     by_base, by_tuned = Span.sure(0.0), Span.sure(0.0)
@@ -171,12 +172,13 @@ def foresee(measured: Measured, shape: Shape, batch: int, most_tokens: int) -> P
         tuned = base.total(answers.work(answers.references, batch, most_tokens))
         # a tuned model that does not find the end writes on to the limit
         by_tuned = by_tuned.plus(Span(tuned.value, tuned.low, max(tuned.high, longest.value)))
+    before = measured.base_reading.total(everything + shape.watched).plus(by_base)
     parts = {
         "loading": Span.sure(measured.loading),
         "baselines": Span.sure(measured.baselines),
-        "scoring the base": measured.base_reading.total(everything).plus(by_base) if shape.base else Span.sure(0.0),
+        "scoring the base": before if shape.base else Span.sure(0.0),
         "steps": measured.step.total(shape.step).plus(Span.sure(measured.first * min(shape.kinds, shape.steps))),
-        "evaluations": measured.reading.total(shape.reading.get("validation", np.zeros(READ)) * shape.evaluations),
+        "evaluations": measured.reading.total(evaluation * shape.evaluations),
         "checkpoints": Span.sure(measured.checkpoint * shape.checkpoints),
         "final scores": measured.reading.total(everything).plus(by_tuned.times(measured.writing_ratio)),
         "saving": Span.sure(measured.saving),

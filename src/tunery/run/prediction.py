@@ -22,7 +22,7 @@ from tunery.data import soft
 from tunery.errors import TuneryError
 from tunery.models import cache
 from tunery.protocols import Example
-from tunery.run import cost, processes, work
+from tunery.run import cost, overfitting, processes, work
 from tunery.run.encode import model_limit
 from tunery.run.prepare import Prepared
 from tunery.run.records import say
@@ -50,6 +50,8 @@ def shape_of(prepared: Prepared) -> work.Shape:
     training = work.training_work(prepared.splits["train"].rows, config.train)
     held = prepared.scored
     batch, tokens = config.eval.batch_size, config.train.micro_tokens
+    rows = {name: prepared.splits[name].rows for name in ("train", "validation")}
+    watched = overfitting.sample(rows["train"], len(rows["validation"]))
     return work.Shape(
         step=training.step,
         steps=training.steps,
@@ -60,6 +62,7 @@ def shape_of(prepared: Prepared) -> work.Shape:
         checkpoint_every=config.train.checkpoint_every,
         base=config.eval.base,
         reading={name: work.reading_work(prepared.splits[name].rows, batch, tokens) for name in held},
+        watched=work.reading_work(watched, batch, tokens),
         answers={name: _answers(prepared, asked) for name in held if len(asked := asked_of(prepared, name))},
     )
 

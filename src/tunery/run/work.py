@@ -104,6 +104,8 @@ class Shape:
     """Whether the untouched model is scored before."""
     reading: dict[str, Work]
     """Of the forward passes over a split, by its name."""
+    watched: Work
+    """Of the forward passes over the training rows whose loss is watched at each evaluation."""
     answers: dict[str, Answers]
     largest: tuple[int, int]
     """Padded tokens and targets of the largest forward pass in training: what memory depends on."""
