@@ -59,7 +59,7 @@ def check_equal(run: Run, whole: Run) -> None:
     """The same weights, and every step in the log once, with the same loss."""
     assert run.manifest["status"] == "completed"
     assert digests(run.path / "model") == digests(whole.path / "model")
-    keys = ("step", "epoch", "loss", "lr", "grad_norm", "validation")
+    keys = ("step", "epoch", "loss", "lr", "grad_norm", "validation", "losses")
     assert [{k: r[k] for k in keys if k in r} for r in log(run)] == [
         {k: r[k] for k in keys if k in r} for r in log(whole)
     ]
