@@ -67,9 +67,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sst2-ia3": Experiment(SST2, 0.85, ("ia3.yaml", *MINILM), ("lr=5e-3 epochs=2", "lr=1e-2 epochs=3")),
     "sst2-prefix": Experiment(SST2, 0.85, ("prefix.yaml", *MINILM), ("lr=1e-2 epochs=2", "lr=2e-2 epochs=3")),
     "sst2-adapter": Experiment(SST2, 0.865, ("adapter.yaml", *MINILM), ("lr=1e-3 epochs=2", "lr=2e-3 epochs=2")),
-    "sst2-bitfit": Experiment(SST2, 0.85, ("bitfit.yaml", *MINILM), ("lr=1e-3 epochs=2", "lr=4e-3 epochs=3")),
+    "sst2-bitfit": Experiment(SST2, 0.85, ("bitfit.yaml", *MINILM), ("lr=4e-3 epochs=2",)),
     "sst2-prompt": Experiment(SST2, 0.82, ("prompt.yaml", *MINILM), ("lr=3e-2 epochs=3", "lr=1e-1 epochs=3")),
-    "sst2-p_tuning": Experiment(SST2, 0.82, ("p_tuning.yaml", *MINILM), ("lr=1e-3 epochs=3", "lr=4e-3 epochs=3")),
+    "sst2-p_tuning": Experiment(SST2, 0.82, ("p_tuning.yaml", *MINILM), ("lr=4e-3 epochs=2",)),
     "banking77-lora": Experiment(BANKING, 0.90, (*MINILM, "method=lora"), ("lr=2e-3 epochs=4", "lr=4e-3 epochs=4")),
     "banking77-full": Experiment(BANKING, 0.90, (*MINILM, "method=full"), ("lr=2e-4 epochs=4", "lr=4e-4 epochs=4")),
     "chnsenticorp-lora": Experiment(

@@ -160,8 +160,8 @@ def lively(base: Path, folder: Path) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """SHA-256 of every file below a folder, by its relative name; not of the model card, which names the run."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

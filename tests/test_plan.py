@@ -208,7 +208,7 @@ def test_a_plan_and_the_run_that_it_predicts(tiny_bert: Path, tmp_path: Path) ->
     assert manifest["predicted"] == predicted
     assert set(manifest["prediction_error"]) == {"seconds", "peak_memory_bytes"}
     assert manifest["prediction_error"]["seconds"] == pytest.approx(
-        predicted["seconds"] / manifest["wall_seconds"] - 1, abs=0.01
+        predicted["seconds"] / manifest["wall_seconds"] - 1, rel=0.02, abs=0.01
     )
     assert candidate["trainable_parameters"] == manifest["parameters"]["trainable"]
     assert candidate["adapter_bytes"] == manifest["adapter_bytes"]

@@ -20,7 +20,8 @@ from tunery.run.run import Run
 @pytest.fixture
 def settings(tiny_bert: Path, tmp_path: Path) -> Config:
     data = write(tmp_path / "rows.jsonl", labelled(30))
-    keys = ["train.max_steps=6", "eval.every=2", "train.patience=null", "train.dropout=0.1", f"run.dir={tmp_path}"]
+    keys = ["train.max_steps=6", "eval.every=2", "train.patience=null", "train.dropout=0.1", "run.report=false"]
+    keys.append(f"run.dir={tmp_path}")
     return config.load(None, [f"data.train={data}", f"model={tiny_bert}", "task=classify", "method=full", *keys])
 
 
