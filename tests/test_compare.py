@@ -19,7 +19,7 @@ from tunery.decide.answers import Answers
 from tunery.decide.compare import compare
 from tunery.decide.pairs import pair, pair_of, rows_to_decide
 from tunery.errors import ConfigError, DataError, ModelError
-from tunery.rundir import RunDir, write_json, write_jsonl
+from tunery.rundir import RunDir, read_jsonl, write_json, write_jsonl
 from verbs import call
 
 # ------------------------------------------------------------------------------------------- intervals
@@ -388,3 +388,10 @@ def test_trained_generators_by_answer_and_by_loss(tiny_llama: Path, tmp_path: Pa
     assert [side["value"] for side in by_loss["sides"]] == pytest.approx(expected, rel=1e-3)
 
 
+
+
+def test_a_line_separator_in_a_text_is_no_end_of_line(tmp_path: Path) -> None:
+    rows = [{"input": "one\u2028two\x85three", "reference": "a"}, {"input": "b", "reference": "b"}]
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    assert read_jsonl(tmp_path / "predictions.jsonl") == rows
+    assert len(read_jsonl(tmp_path / "predictions.jsonl", most=1)) == 1

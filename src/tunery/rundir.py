@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,31 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> None:
     with writing(path) as scratch, scratch.open("w", encoding="utf-8") as stream:
         for record in records:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(file: Path, most: int | None = None, torn: bool = False) -> list[dict[str, Any]]:
+    """Objects of a JSONL file, the first ``most``; none if there is no file.
+
+    Args:
+        torn: a killed process may have left half a line; it is passed over.
+
+    Raises ModelError for a line that is not JSON.
+    """
+    if not file.is_file():
+        return []
+    found = []
+    with file.open("rb") as stream:  # lines end at line feeds alone, whatever else a text holds
+        for number, line in enumerate(islice(stream, most), 1):
+            try:
+                value = json.loads(line) if line.strip() else None
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if torn:
+                    continue
+                hint = "restore the run or evaluate it again"
+                raise ModelError(f"damaged: {error}", hint, f"{file}:{number}") from None
+            if isinstance(value, dict):
+                found.append(value)
+    return found
 
 
 def read_json(path: Path) -> Any:

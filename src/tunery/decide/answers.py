@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from tunery import registry, scoring
 from tunery.data.read import paths
 from tunery.errors import DataError, ModelError
 from tunery.protocols import Task
-from tunery.rundir import RunDir, read_json
+from tunery.rundir import RunDir, read_json, read_jsonl
 
 if TYPE_CHECKING:
     from tunery.run.run import Run
@@ -159,9 +158,9 @@ def _test_hashes(run: RunDir) -> frozenset[str]:
 
 def _lines(file: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(f"damaged: {error}", "restore it, or name the rows with --data FILE", str(file)) from None
+        return read_jsonl(file)
+    except ModelError as error:
+        raise ModelError(error.problem, "restore it, or name the rows with --data FILE", error.where) from None
 
 
 def _fill(found: Answers, records: Sequence[dict[str, Any]], data: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from tunery import scoring, stats
 from tunery.protocols import Scored
+from tunery.rundir import read_jsonl
 
 MEASURES = {"classes": "accuracy", "multilabel": "f1_samples", "numbers": "mae", "tags": "token_accuracy"}
 """What a single row can be scored by, for each kind of prediction."""
@@ -80,10 +80,7 @@ def _plain(value: Any) -> Any:
 
 def read(file: Path) -> list[dict[str, Any]]:
     """Records of a ``predictions.jsonl`` that have a reference; none if there is no such file."""
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8") as stream:
-        return [record for line in stream if "reference" in (record := json.loads(line))]
+    return [record for record in read_jsonl(file) if "reference" in record]
 
 
 @dataclass(frozen=True, slots=True)

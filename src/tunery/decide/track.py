@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import queue
 import shutil
 import threading
@@ -14,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from tunery.config import Config
 from tunery.decide import trial
 from tunery.decide.rungs import Speed
-from tunery.decide.trial import Evaluation, Outcome
+from tunery.decide.trial import Outcome
 from tunery.models import machine
-from tunery.rundir import RunDir
+from tunery.rundir import RunDir, read_jsonl
+from tunery.train.progress import Evaluation
 
 T = TypeVar("T")
 OPTIMIZER = 20
@@ -56,11 +58,7 @@ def shares(workers: int | None, parameters: int, on_cpu: bool) -> list[list[int]
 
 
 def _fitting(parameters: int) -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return 1
+    free = machine.available_memory(torch.device("cpu")) or 0
     return max(free // (parameters * OPTIMIZER + APART), 1)
 
 
@@ -179,13 +177,7 @@ def remove(run: Path) -> None:
 
 def history(run: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and numbers of each evaluation of the validation rows."""
-    file = RunDir(run).metrics_file
-    if not file.is_file():
-        return []
-    records = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # the half line of a killed process
-            records.append(json.loads(line))
+    records = read_jsonl(RunDir(run).metrics_file, torn=True)
     return [(int(r["step"]), r["validation"]) for r in records if "validation" in r]
 
 

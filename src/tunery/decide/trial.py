@@ -28,23 +28,12 @@ from typing import IO, Any, Literal
 
 from tunery.config import Config
 from tunery.errors import Interrupted, Paused, TuneryError
+from tunery.train.progress import Evaluation
 
 SILENT = "the trial's process ended without a word"
 """Begins the problem of a trial that was killed."""
 GRACE = 60.0
 """Seconds that a trial gets to write its checkpoint after it was told to stop, before it is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What the trial's validation rows said in the middle of training."""
-
-    run: Path
-    step: int
-    total_steps: int
-    seconds: float
-    """Spent on training steps so far."""
-    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +217,10 @@ def _train(job: dict[str, Any], talking: IO[str]) -> str:
 
     from tunery import config
     from tunery.run.train import resume, train
-    from tunery.train.loop import Evaluation as Found
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def pause(found: Found) -> bool:
+    def pause(found: Evaluation) -> bool:
         with contextlib.suppress(BrokenPipeError):
             _send(talking, {"kind": "evaluated", "evaluation": asdict(found)})
         answer = sys.stdin.readline()

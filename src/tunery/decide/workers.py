@@ -17,11 +17,11 @@ from tunery.decide import trial as trials
 from tunery.decide.settings import configured
 from tunery.decide.storage import patiently
 from tunery.decide.study import Job, Lost, Study
-from tunery.decide.trial import Evaluation, Outcome
+from tunery.decide.trial import Outcome
 from tunery.errors import Interrupted, ModelError, TuneryError
 from tunery.run.records import say
-from tunery.rundir import RunDir, write_json
-from tunery.train.progress import StopRequest, stop_on_signals
+from tunery.rundir import RunDir, read_jsonl, write_json
+from tunery.train.progress import Evaluation, StopRequest, stop_on_signals
 
 Status = Literal["completed", "pruned", "failed"]
 POLL = 1.0
@@ -244,8 +244,7 @@ class Workers:
 
 def _evaluations(run: Path) -> int:
     """How many there have been, those before an interruption too."""
-    lines = RunDir(run).metrics_file.read_text(encoding="utf-8").splitlines()
-    return sum('"validation":' in line for line in lines)
+    return sum("validation" in record for record in read_jsonl(RunDir(run).metrics_file, torn=True))
 
 
 def _wait_for(run: RunDir) -> None:

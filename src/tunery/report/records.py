@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tunery.errors import ModelError
-from tunery.rundir import RunDir, read_json
+from tunery.rundir import RunDir, read_json, read_jsonl
 
 SPLITS = ("test", "validation")
 """Those that a run is judged by, the better one first."""
@@ -86,7 +84,7 @@ def read(run: RunDir) -> Records:
     except yaml.YAMLError as error:
         raise ModelError(f"damaged: {error}", "restore the run or train it again", str(run.config_file)) from None
     found = Records(run.path, run.manifest(), config if isinstance(config, dict) else {}, text)
-    for record in lines(run.metrics_file, torn=True):
+    for record in read_jsonl(run.metrics_file, torn=True):
         (found.validations if "validation" in record else found.steps).append(record)
     found.ledger = _object(run.ledger_file)
     found.forgetting = _object(run.path / "forgetting.json")
@@ -103,7 +101,7 @@ def _evaluation(folder: Path) -> Evaluation:
         dict(results.get("metrics") or {}),
         dict(results.get("baselines") or {}),
         results.get("confusion"),
-        lines(folder / "predictions.jsonl", MOST),
+        read_jsonl(folder / "predictions.jsonl", MOST),
         int(results.get("generated_rows") or 0),
     )
 
@@ -111,28 +109,3 @@ def _evaluation(folder: Path) -> Evaluation:
 def _object(file: Path) -> dict[str, Any]:
     value = read_json(file) if file.is_file() else {}
     return value if isinstance(value, dict) else {}
-
-
-def lines(file: Path, most: int | None = None, torn: bool = False) -> list[dict[str, Any]]:
-    """Objects of a JSONL file, the first ``most``; none if there is no file.
-
-    Args:
-        torn: a killed process may have left half a line; it is passed over.
-
-    Raises ModelError for a line that is not JSON.
-    """
-    if not file.is_file():
-        return []
-    found = []
-    with file.open("rb") as stream:  # lines end at line feeds alone, whatever else a text holds
-        for number, line in enumerate(islice(stream, most), 1):
-            try:
-                value = json.loads(line) if line.strip() else None
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                if torn:
-                    continue
-                hint = "restore the run or evaluate it again"
-                raise ModelError(f"damaged: {error}", hint, f"{file}:{number}") from None
-            if isinstance(value, dict):
-                found.append(value)
-    return found

@@ -8,7 +8,6 @@ of rows is there from the beginning and is not taken for overfitting.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from tunery.evaluate import Results, Settings, loss_and_outputs, readable
 from tunery.protocols import Encoded, Task
-from tunery.rundir import RunDir
+from tunery.rundir import RunDir, read_jsonl
 
 ROWS, TOKENS = 64, 8192
 """Training rows that are measured: no more than these, nor than there are validation rows, nor of so many tokens."""
@@ -97,8 +96,7 @@ def found(run: RunDir, base: dict[str, float] | None, kept_step: int) -> dict[st
     """
     if not run.metrics_file.exists():
         return None
-    records = [json.loads(line) for line in run.metrics_file.read_text(encoding="utf-8").splitlines()]
-    points = [At(int(r["step"]), **r["losses"]) for r in records if "losses" in r]
+    points = [At(int(r["step"]), **r["losses"]) for r in read_jsonl(run.metrics_file) if "losses" in r]
     if not points:
         return None
     return summarise([At(0, **base), *points] if base else points, kept_step)

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,10 +31,10 @@ from tunery.protocols import Encoded, Method, Task
 from tunery.rundir import RunDir
 from tunery.train import checkpoint
 from tunery.train.optim import Optimizer, lr_factor
-from tunery.train.progress import Progress, StopRequest
+from tunery.train.progress import Evaluation, Progress, StopRequest
 
 Evaluate = Callable[[], dict[str, float]]
-Pause = Callable[["Evaluation"], bool]
+Pause = Callable[[Evaluation], bool]
 """Asked after each evaluation; True: write a checkpoint and stop here, to go on another time."""
 
 
@@ -55,18 +54,6 @@ class Progression:
     waited: int = 0
     """Evaluations since the best one."""
     stopped_early: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation in the middle of training found, for those who watch it."""
-
-    run: Path
-    step: int
-    total_steps: int
-    seconds: float
-    """Spent on training steps so far."""
-    metrics: dict[str, float]
 
 
 class Trainer:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,18 @@ from tqdm import tqdm
 from tunery.errors import Interrupted
 
 log = logging.getLogger("tunery")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation in the middle of training found, for those who watch it."""
+
+    run: Path
+    step: int
+    total_steps: int
+    seconds: float
+    """Spent on training steps so far."""
+    metrics: dict[str, float]
 
 
 class Progress:
