@@ -27,6 +27,17 @@ ORDER = (
 """In the order a project uses them; the listings of plug-ins come last."""
 
 
+HELP = """Fine-tune any language model on your own data, with every method, and know that it worked.
+
+\b
+tunery init reviews.csv            look at the file, write tunery.yaml
+tunery check                       schema, lengths, duplicates, leaks; trains nothing
+tunery train method=lora           train; any key of the configuration as section.key=value
+tunery eval RUN --data new.jsonl   score the result on new rows
+"""
+"""``\\b`` keeps the lines that follow as they are."""
+
+
 class Verbs(click.Group):
     """Commands are the modules of this folder that define ``command``; each is imported when it is called."""
 
@@ -46,17 +57,10 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tunery")
 def tunery() -> None:
-    r"""Fine-tune any language model on your own data, with every method, and know that it worked.
-
-    \b
-    tunery init reviews.csv            look at the file, write tunery.yaml
-    tunery check                       schema, lengths, duplicates, leaks; trains nothing
-    tunery train method=lora           train; any key of the configuration as section.key=value
-    tunery eval RUN --data new.jsonl   score the result on new rows
-    """
+    """The command line."""
 
 
 def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
