@@ -14,7 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from decide import SST2, TARGET, first_rows, tunery
+from decide import REPOSITORY, SST2, TARGET, first_rows, tunery
 
 BAD = "train.lr=1e-6"
 SPACE = ("train.lr={log: [1e-6, 1e-1]}", "train.batch_size=[8, 16, 32]", "train.epochs={range: [1, 4]}")
@@ -22,7 +22,7 @@ SPACE = ("train.lr={log: [1e-6, 1e-1]}", "train.batch_size=[8, 16, 32]", "train.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--rows", type=int, default=300, help="training rows")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--method", default="lora")
