@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,11 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def timestamp() -> str:
+    """Now, in UTC, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunDir:

@@ -106,9 +106,10 @@ def command(
     interval covers seeds as well as rows.
     """
     from tunery.decide.compare import compare
+    from tunery.run.aliases import resolve
     from tunery.rundir import write_jsonl
 
-    result = compare(runs, groups=_groups(groups), data=data, metric=metric)
+    result = compare([str(resolve(run)) for run in runs], groups=_groups(groups), data=data, metric=metric)
     result |= {"printed": rows, "output": out}
     if out:
         changed = [

@@ -35,8 +35,10 @@ def command(runs: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _write(path: Path) -> dict[str, Any]:
     from tunery.report import folder, run
+    from tunery.run.aliases import resolve
     from tunery.rundir import RunDir, find
 
+    path = resolve(path)
     many = path.is_dir() and not (path / "manifest.json").exists() and find(path)
     decided = _decided(path)
     file, sentence = decided or (folder.write(path) if many else run.write(RunDir.open(path)))

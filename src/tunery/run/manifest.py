@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tunery.models.load import origin
 from tunery.run import processes
 from tunery.run.encode import probe
 from tunery.run.prepare import Prepared
-from tunery.rundir import RunDir, write_json
+from tunery.rundir import RunDir, timestamp, write_json
 
 VERSIONS = ("tunery", "torch", "transformers", "peft", "accelerate", "numpy")
 
@@ -86,7 +86,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "") if head.returncode == 0 else None
-
-
-def timestamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

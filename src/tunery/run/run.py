@@ -21,7 +21,7 @@ from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
 from tunery.report import pages
-from tunery.run import beside, build
+from tunery.run import aliases, beside, build
 from tunery.run import folds as validation
 from tunery.run import train as training
 from tunery.run.cleaning import Cleaned, Cleaning
@@ -43,7 +43,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.dir = RunDir.open(path)
+        self.dir = RunDir.open(aliases.resolve(path))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, status={self.manifest.get('status')!r})"
@@ -287,7 +287,7 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """A finished run by its directory. Raises ModelError if it is not one."""
+    """A finished run by its directory or alias (``tunery promote``). Raises ModelError if it is not one."""
     return Run(path)
 
 

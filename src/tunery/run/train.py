@@ -30,12 +30,12 @@ from tunery.run import (
 )
 from tunery.run.encode import model_limit
 from tunery.run.forgetting import Measured
-from tunery.run.manifest import record, run_name, timestamp
+from tunery.run.manifest import record, run_name
 from tunery.run.overfitting import Watch
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.records import logging_to, remembering, say, write_results
 from tunery.run.scaling import Point
-from tunery.rundir import RunDir, writing
+from tunery.rundir import RunDir, timestamp, writing
 from tunery.train.loop import Pause, Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
 
