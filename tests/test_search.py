@@ -16,8 +16,8 @@ from tunery import config
 from tunery.decide import search as searching
 from tunery.decide import trial as trials
 from tunery.decide.search import Options
-from tunery.decide.workers import shares
 from tunery.errors import ConfigError, Interrupted, ModelError
+from tunery.models.machine import shares
 from tunery.run.run import Run
 from tunery.rundir import RunDir, read_json
 from verbs import call

@@ -49,12 +49,9 @@ class Clock:
 
 def shares(workers: int | None, parameters: int, on_cpu: bool) -> list[list[int]]:
     """CPU numbers for each worker: as many workers as have a CPU and memory to train all parameters, one on a GPU."""
-    import os
-
-    numbers = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine.cpus()))
+    numbers = machine.cpu_numbers()
     count = workers or (min(machine.cpus(), MOST, _fitting(parameters)) if on_cpu else 1)
-    count = max(1, min(count, len(numbers)))
-    return [numbers[i * len(numbers) // count : (i + 1) * len(numbers) // count] for i in range(count)]
+    return machine.shares(min(count, len(numbers)), numbers)
 
 
 def _fitting(parameters: int) -> int:

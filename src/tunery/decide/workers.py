@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from tunery.decide.storage import patiently
 from tunery.decide.study import Job, Lost, Study
 from tunery.decide.trial import Outcome
 from tunery.errors import Interrupted, ModelError, TuneryError
+from tunery.models import machine
 from tunery.run.records import say
 from tunery.rundir import RunDir, read_jsonl, write_json
 from tunery.train.progress import Evaluation, StopRequest, stop_on_signals
@@ -28,18 +27,6 @@ POLL = 1.0
 """Seconds between two looks at the study while others train its last trials."""
 FAILURES = 5
 """Trials that fail before any other has ended: then something is wrong that no settings can help."""
-
-
-def shares(workers: int, cpus: Sequence[int]) -> list[list[int]]:
-    """CPUs of each worker: as many for each as there are, neighbours together; one for each if there are too few.
-
-    >>> shares(2, [0, 1, 2, 3, 4]), shares(3, [0, 1])
-    ([[0, 1], [2, 3, 4]], [[0], [1], [0]])
-    """
-    if workers > len(cpus):
-        return [[cpus[i % len(cpus)]] for i in range(workers)]
-    cuts = [i * len(cpus) // workers for i in range(workers + 1)]
-    return [list(cpus[cuts[i] : cuts[i + 1]]) for i in range(workers)]
 
 
 @dataclass
@@ -73,11 +60,11 @@ class Workers:
 
     def work(self) -> None:
         """Until there are no more trials. Raises Interrupted after a signal, and what stopped a worker."""
-        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        cpus = machine.cpu_numbers()
         count = self.record["workers"]
         if count > len(cpus):
             say(f"{count} workers share {len(cpus)} CPUs: they will wait for each other")
-        parts = shares(count, cpus)
+        parts = machine.shares(count, cpus)
         threads = [threading.Thread(target=self._work, args=(part,), daemon=True) for part in parts]
         self.write("running")
         with stop_on_signals() as request:

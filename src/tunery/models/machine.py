@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,9 +14,26 @@ import torch
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
+def cpu_numbers() -> list[int]:
+    """The CPUs this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def shares(workers: int, numbers: Sequence[int]) -> list[list[int]]:
+    """CPUs of each worker: as many for each as there are, neighbours together; one for each if there are too few.
+
+    >>> shares(2, [0, 1, 2, 3, 4]), shares(3, [0, 1])
+    ([[0, 1], [2, 3, 4]], [[0], [1], [0]])
+    """
+    if workers > len(numbers):
+        return [[numbers[i % len(numbers)]] for i in range(workers)]
+    cuts = [i * len(numbers) // workers for i in range(workers + 1)]
+    return [list(numbers[cuts[i] : cuts[i + 1]]) for i in range(workers)]
+
+
 def cpus() -> int:
     """CPUs this process may really use: affinity, and the quota of its control group."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(cpu_numbers())
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
