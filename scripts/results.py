@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +114,120 @@ def sft(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def compared(found: dict[str, Any]) -> list[str]:
+    rows, lost, width = found["rows"], found["not_called_a_tie"], found["mean_width"]
+    lowest, highest = found["accuracy"]["lowest"], found["accuracy"]["highest"]
+    shared = ", some in several pairs" if found["pairs_share_runs"] else ""
+    return [
+        "## A method against itself (`benchmarks/decide.py compare`)",
+        "",
+        f"{found['pairs']} pairs of `{found['method']}` with other seeds, from {found['runs']} trainings{shared}, on",
+        f"{rows['train']} rows of sst2, test accuracies from {lowest:.4f} to {highest:.4f} on {rows['test']} rows.",
+        "",
+        "| interval over | runs a side | not called a tie | mean width of the interval |",
+        "| --- | --- | --- | --- |",
+        f"| rows | 1 | {lost['rows']} of {found['pairs']} | {width['rows']:.4f} |",
+        f"| rows and seeds | {found['runs_a_side']} | {lost['rows and seeds']} of {found['pairs']} | "
+        f"{width['rows and seeds']:.4f} |",
+    ]
+
+
+def searched(found: dict[str, Any]) -> list[str]:
+    test, validation = found["test"], found["validation"]
+    own = "tunery's own default"
+    ended = ", ".join(f"{count} {status}" for status, count in found["trials"].items())
+    best = ", ".join(f"{key}={value}" for key, value in found["best"].items())
+    return [
+        "## Search from a bad default (`benchmarks/decide_search.py`)",
+        "",
+        f"{found['method']} on {found['rows']['train']} rows of sst2, trials: {ended}; the best: `{best}`.",
+        "",
+        "| | validation | test |",
+        "| --- | --- | --- |",
+        f"| bad default | {validation['bad default']:.4f} | {test['bad default']:.4f} |",
+        f"| {own} | | {test[own]:.4f} |",
+        f"| best of the search | {validation['best']:.4f} | {test['best']:.4f} |",
+    ]
+
+
+def curves(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Scores of all rows, predicted from half of them (`benchmarks/decide.py curve`)",
+        "",
+        "| data | predicted, 95 % interval | width | measured, each seed | mean | inside |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found.items():
+        low, high = one["interval"]
+        measured = ", ".join(f"{value:.4f}" for value in one["measured"])
+        lines.append(
+            f"| {name} | {one['predicted']:.4f} ({low:.4f} to {high:.4f}) | {one['width']:.4f} | {measured} | "
+            f"{one['measured_mean']:.4f} | {'yes' if one['inside'] else 'no'} |"
+        )
+    return lines
+
+
+def prompts(found: dict[str, Any]) -> list[str]:
+    rows, test, few = found["rows"], found["test"], found["test, first rows"]
+    return [
+        "## Prompts for smollm2 on sst2, zero-shot (`benchmarks/decide_prompts.py`)",
+        "",
+        f"{found['candidates']} candidates, searched on {rows['development']} development rows.",
+        "",
+        f"| | all {rows['test']} test rows | the first {rows['test, all candidates']} |",
+        "| --- | --- | --- |",
+        f"| found | **{test['best']:.4f}** | {few['best']:.4f} |",
+        f"| the one by hand that the search thought best | {test['hand']:.4f} | |",
+        f"| the one of the table above | {test['results.md']:.4f} | |",
+        f"| median of the candidates | | {few['median of the candidates']:.4f} |",
+        f"| lowest, highest | | {few['lowest']:.4f}, {few['highest']:.4f} |",
+        f"| highest of those by hand | | {few['highest of those written by hand']:.4f} |",
+    ]
+
+
+def races(found: dict[str, Any]) -> list[str]:
+    lines = ["## Races (`benchmarks/decide_race.py`)", ""]
+    for name, one in found.items():
+        lines.append(f"**{name}**, {one['wall']:.0f} s of {one['budget']:.0f} s: {one['recommendation']}")
+        lines += [""] + [f"- {'ok' if check['ok'] else 'NOT'}: {check['what']}" for check in one["checks"]] + [""]
+    return lines[:-1]
+
+
+def plans(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## What `tunery plan` predicted (`benchmarks/decide_plan.py`)",
+        "",
+        "| model | method | seconds: predicted, actual | error | memory, GB: predicted, actual | error |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for model, each in found.items():
+        for method, one in each.items():
+            if "problem" in one:
+                lines.append(f"| {model} | {method} | {one['problem']} | | | |")
+                continue
+            time, memory = one["seconds"], one["memory"]
+            lines.append(
+                f"| {model} | {method} | {time['predicted']:.0f}, {time['actual']:.0f} | {time['error']:+.0%} | "
+                f"{memory['predicted'] / 1e9:.2f}, {memory['actual'] / 1e9:.2f} | {memory['error']:+.0%} |"
+            )
+    return lines
+
+
 def text() -> str:
-    parts = [HEAD]
-    if found := read("accuracy.json"):
-        parts.append("\n".join(accuracy(found)) + "\n")
-    if found := read("methods.json"):
-        parts.append("\n".join(methods(found)) + "\n")
-    if found := read("data.json"):
-        parts.append("\n".join(data(found)) + "\n")
-    if found := read("sft.json"):
-        parts.append("\n".join(sft(found)) + "\n")
+    decided = read("decide.json")
+    sections: list[tuple[Callable[[dict[str, Any]], list[str]], dict[str, Any]]] = [
+        (accuracy, read("accuracy.json")),
+        (methods, read("methods.json")),
+        (data, read("data.json")),
+        (sft, read("sft.json")),
+        (races, read("decide_race.json")),
+        (plans, read("plan.json")),
+        (compared, decided.get("compare", {})),
+        (curves, decided.get("curve", {})),
+        (searched, decided.get("search", {})),
+        (prompts, read("decide_prompts.json")),
+    ]
+    parts = [HEAD, *("\n".join(section(found)) + "\n" for section, found in sections if found)]
     return "\n".join(parts)
 
 
