@@ -1,0 +1,354 @@
+"""One thread that owns all models: requests, loading and everything else that computes go through it.
+
+Everything of ``Worker`` may be called from any thread. Callbacks run in the worker's thread, between two steps, so they
+must be short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from tunery.errors import ResourceError, TuneryError
+from tunery.generate.batcher import Batcher, Event, Reason, Request
+from tunery.generate.sampling import Sampling, Token
+from tunery.models import machine
+from tunery.run import build
+from tunery.run.run import Run
+
+__all__ = ["Draining", "Finish", "NoSuchModel", "QueueFull", "Sampling", "Served", "Token", "Worker"]
+
+T = TypeVar("T")
+COLUMNS = 256
+"""Tokens of prompts that are read between two tokens of running rows."""
+RECENT = 64
+"""Ends of requests from which their pace is measured."""
+LONGEST_WAIT = 60
+"""Seconds that a client is told to wait, at most."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Why an answer ended."""
+
+    reason: Reason
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is known of one name. Reading this from other threads is fine, computing with it is not."""
+
+    name: str
+    path: Path
+    base: str
+    task: str
+    method: str
+    output: Literal["text", "logits"]
+    loaded: float
+    """When, in seconds since 1970."""
+    tuned: build.Tuned
+    run: Run
+
+
+class QueueFull(TuneryError):
+    """As many requests wait as may."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("too many requests are waiting", f"try again in {retry_after} s")
+        self.retry_after = retry_after
+        """Seconds after which there should be room, from the pace of the last requests."""
+
+
+class NoSuchModel(TuneryError):
+    """Nothing is served under this name."""
+
+
+class Draining(TuneryError):
+    """The worker ends: it finishes what runs and takes nothing new."""
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A request with those who wait for it."""
+
+    request: Request
+    lane: _Lane
+    on_token: Callable[[Token], None]
+    on_end: Callable[[Finish], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """A running batch and the requests in it."""
+
+    batcher: Batcher
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a name stands for."""
+
+    served: Served
+    lane: _Lane | None
+    """None where the task writes no text."""
+    adapter: str | None = None
+
+
+class Worker:
+    """Serves runs by name.
+
+    Args:
+        runs: name → run directory.
+        most rows of one batch: ``max_batch``; requests that wait for room: ``max_queue``.
+    """
+
+    def __init__(self, runs: Mapping[str, Path], *, max_batch: int = 32, max_queue: int = 256) -> None:
+        self.max_batch, self.max_queue = max_batch, max_queue
+        self._first = dict(runs)
+        self._lock = threading.Condition()
+        self._entries: dict[str, _Entry] = {}
+        self._new: deque[_Job] = deque()
+        self._gone: deque[_Job] = deque()
+        self._work: deque[Callable[[], None]] = deque()
+        self._jobs: dict[Request, _Job] = {}
+        self._left = 0
+        """Requests that were submitted and have not ended."""
+        self._draining = self._over = False
+        self._ends: deque[float] = deque(maxlen=RECENT)
+        self._counts = dict.fromkeys(
+            ("requests", "refused", "tokens", "prompt_tokens", "steps", "stopped", "cancelled", "errors"), 0
+        )
+        self._thread = threading.Thread(target=self._serve, name="tunery-worker", daemon=True)
+        self._loader = ThreadPoolExecutor(1, "tunery-loader")
+
+    # ------------------------------------------------------------------------------------- any thread
+
+    def start(self) -> None:
+        """Load all runs, then serve. Raises ModelError."""
+        machine.prepare()
+        self._entries = {name: self._load(name, path) for name, path in self._first.items()}
+        self._thread.start()
+
+    def stop(self, drain_seconds: float) -> int:
+        """Refuse new work and finish what runs, for so long at most → requests that were cut off."""
+        with self._lock:
+            self._draining = True
+            self._lock.notify_all()
+            self._lock.wait_for(lambda: not self._left and not self._work, drain_seconds)
+            left = self._left
+            self._over = True
+            self._lock.notify_all()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+        return left
+
+    def models(self) -> dict[str, Served]:
+        with self._lock:
+            return {name: entry.served for name, entry in self._entries.items()}
+
+    def submit(
+        self,
+        name: str,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        stop_ids: Collection[int],
+        on_token: Callable[[Token], None],
+        on_end: Callable[[Finish], None],
+        logprobs: int | None = None,
+    ) -> Callable[[], None]:
+        """Answer a prompt → a function that cancels it. ``on_end`` is called once, after the last token.
+
+        Raises QueueFull, NoSuchModel, Draining.
+        """
+        with self._lock:
+            entry = self._entry(name)
+            if entry.lane is None:
+                raise NoSuchModel(f"{name!r} writes no text", "ask /v1/classify or /v1/embeddings")
+            if self._waiting() >= self.max_queue:
+                self._counts["refused"] += 1
+                raise QueueFull(self._retry_after())
+            request = Request(list(prompt), sampling, frozenset(stop_ids), logprobs, adapter=entry.adapter)
+            job = _Job(request, entry.lane, on_token, on_end)
+            self._new.append(job)
+            self._left += 1
+            self._counts["requests"] += 1
+            self._counts["prompt_tokens"] += len(prompt)
+            self._lock.notify_all()
+
+        def cancel() -> None:
+            with self._lock:
+                self._gone.append(job)
+                self._lock.notify_all()
+
+        return cancel
+
+    def call(self, name: str, work: Callable[[Served], T]) -> Future[T]:
+        """Compute something with a run in the worker's thread, between steps. Raises NoSuchModel, Draining."""
+        with self._lock:
+            served = self._entry(name).served
+            return self._post(lambda: work(served))
+
+    def load(self, name: str, path: Path) -> Future[Served]:
+        """Serve a run under a name, in place of what has it: requests submitted before end as they began.
+
+        A run that cannot be read changes nothing; the future raises ModelError. Raises Draining.
+        """
+        with self._lock:
+            if self._draining:
+                raise Draining("the server is shutting down")
+        found: Future[Served] = Future()
+
+        def read() -> None:
+            try:
+                entry = self._load(name, path)
+            except BaseException as error:
+                found.set_exception(error)
+                return
+            with self._lock:
+                self._entries[name] = entry
+                self._lock.notify_all()
+            found.set_result(entry.served)
+
+        self._loader.submit(read)
+        return found
+
+    def unload(self, name: str) -> Future[None]:
+        """Serve nothing under this name any more; requests submitted before finish. Raises NoSuchModel, Draining."""
+        done: Future[None] = Future()
+        with self._lock:
+            self._entry(name)
+            del self._entries[name]
+            self._lock.notify_all()
+        done.set_result(None)
+        return done
+
+    def stats(self) -> dict[str, float]:
+        """Totals since the start, and how many requests wait and run now."""
+        with self._lock:
+            queued = self._waiting()
+            totals = {f"{name}_total": float(count) for name, count in self._counts.items()}
+            return {"queued": queued, "running": self._left - queued, "models": len(self._entries), **totals}
+
+    # ------------------------------------------------------------------------- any thread, under the lock
+
+    def _entry(self, name: str) -> _Entry:
+        if self._draining:
+            raise Draining("the server is shutting down")
+        if name not in self._entries:
+            raise NoSuchModel(f"no model {name!r} is served", f"served: {', '.join(self._entries) or 'none'}")
+        return self._entries[name]
+
+    def _waiting(self) -> int:
+        lanes = {id(job.lane): job.lane for job in list(self._jobs.values())}
+        return len(self._new) + sum(len(lane.batcher.waiting) for lane in lanes.values())
+
+    def _retry_after(self) -> int:
+        if len(self._ends) < 2:
+            return 1
+        pace = len(self._ends) / max(time.monotonic() - self._ends[0], 1e-3)
+        return min(max(math.ceil(self.max_batch / pace), 1), LONGEST_WAIT)
+
+    def _post(self, work: Callable[[], T]) -> Future[T]:
+        done: Future[T] = Future()
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._work.append(run)
+        self._lock.notify_all()
+        return done
+
+    # ------------------------------------------------------------------------------- the worker's thread
+
+    def _load(self, name: str, path: Path) -> _Entry:
+        run = Run(path)
+        tuned = run.tuned
+        served = Served(
+            name,
+            run.path,
+            tuned.base.name,
+            tuned.task.name,
+            tuned.method.name,
+            tuned.task.output,
+            time.time(),
+            tuned,
+            run,
+        )
+        lane = _Lane(Batcher(tuned.model, self.max_batch, COLUMNS, isolate=True)) if served.output == "text" else None
+        return _Entry(served, lane)
+
+    def _serve(self) -> None:
+        machine.prepare()
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._new or self._gone or self._work or self._jobs or self._over)
+                new, gone, work = self._new, self._gone, self._work
+                self._new, self._gone, self._work = deque(), deque(), deque()
+                over = self._over
+                for job in new:
+                    self._jobs[job.request] = job
+                    job.lane.batcher.add(job.request)
+            for job in gone:
+                if job.lane.batcher.cancel(job.request):
+                    self._end(job, Finish("cancelled"))
+            for each in work:
+                each()
+            if over:
+                break
+            for lane in list({id(job.lane): job.lane for job in self._jobs.values()}.values()):
+                self._step(lane)
+        for job in list(self._jobs.values()):
+            job.lane.batcher.clear()
+            self._end(job, Finish("error", "the server stopped before the answer was complete"))
+
+    def _step(self, lane: _Lane) -> None:
+        try:
+            events = lane.batcher.step()
+        except Exception as error:  # nothing of a lane may end the thread
+            log.exception("a step failed")
+            problem = str(ResourceError(f"the model failed: {error}"))
+            events = [Event(one, None, "error", problem) for one in lane.batcher.clear()]
+        self._counts["steps"] += 1
+        for event in events:
+            job = self._jobs[event.request]
+            if event.token is not None:
+                self._counts["tokens"] += 1
+                self._tell(job, event.token)
+            if event.end is not None:
+                self._end(job, Finish(event.end, event.problem))
+
+    def _tell(self, job: _Job, token: Token) -> None:
+        try:
+            job.on_token(token)
+        except Exception:  # its reader is gone
+            log.exception("a reader failed")
+            with self._lock:
+                self._gone.append(job)
+
+    def _end(self, job: _Job, finish: Finish) -> None:
+        with contextlib.suppress(Exception):
+            job.on_end(finish)
+        with self._lock:
+            self._jobs.pop(job.request, None)
+            self._left -= 1
+            self._ends.append(time.monotonic())
+            name: Any = {"cancelled": "cancelled", "error": "errors"}.get(finish.reason, "stopped")
+            self._counts[name] += 1
+            self._lock.notify_all()
