@@ -227,6 +227,17 @@ def probe(task: Task, tokenizer: Any, example: Example, length: int) -> dict[str
 
 def check_probe(stored: dict[str, Any], task: Task, tokenizer: Any, where: str) -> None:
     """Raises ModelError if tokenizer or template no longer give the ids that were trained on."""
+    example = probe_example(stored)
+    if soft.encode(task, example, tokenizer, stored["max_length"])[0].ids != stored["ids"]:
+        raise ModelError(
+            "tokenizer or template give other token ids than at training",
+            "use the tokenizer files and the version of transformers named in the run's manifest.json",
+            where,
+        )
+
+
+def probe_example(stored: dict[str, Any]) -> Example:
+    """The example that ``probe`` stored."""
     from tunery.protocols import Message
 
     fields = dict(stored["example"])
@@ -234,13 +245,7 @@ def check_probe(stored: dict[str, Any], task: Task, tokenizer: Any, where: str) 
     for key in ("label", *_SEQUENCES):
         if isinstance(fields.get(key), list):
             fields[key] = tuple(fields[key])
-    example = Example(**fields)
-    if soft.encode(task, example, tokenizer, stored["max_length"])[0].ids != stored["ids"]:
-        raise ModelError(
-            "tokenizer or template give other token ids than at training",
-            "use the tokenizer files and the version of transformers named in the run's manifest.json",
-            where,
-        )
+    return Example(**fields)
 
 
 def _plain(example: Example) -> dict[str, Any]:
