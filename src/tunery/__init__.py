@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 from tunery.errors import TuneryError
 
 if TYPE_CHECKING:
+    from tunery.export.publish import export
     from tunery.run.run import Run, cross_validate, load, train
 
-__all__ = ["Run", "TuneryError", "cross_validate", "load", "train"]
+__all__ = ["Run", "TuneryError", "cross_validate", "export", "load", "train"]
 __version__ = "0.1.0"
 
 
 class _Package(ModuleType):
     """The API is lazy: ``import tunery`` loads no torch.
 
-    ``tunery.train`` is the function although there is a package of that name: importing anything below
-    ``tunery.train`` sets the attribute to the package, which is why it is a property here.
+    ``tunery.train`` and ``tunery.export`` are the functions although there are packages of that name: importing
+    anything below ``tunery.train`` sets the attribute to the package, which is why they are properties here.
     """
 
     @property
@@ -36,6 +37,16 @@ class _Package(ModuleType):
     @train.setter
     def train(self, package: ModuleType) -> None:
         """Leave the package to ``sys.modules``, where ``from tunery.train import …`` finds it."""
+
+    @property
+    def export(self) -> Any:
+        from tunery.export.publish import export
+
+        return export
+
+    @export.setter
+    def export(self, package: ModuleType) -> None:
+        """As for ``train``."""
 
     def __getattr__(self, name: str) -> Any:
         if name in ("Run", "cross_validate", "load"):

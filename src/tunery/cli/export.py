@@ -21,9 +21,10 @@ def show(result: dict[str, Any]) -> None:
     versions = " ".join(f"{name} {version}" for name, version in found["consumer"]["versions"].items())
     click.echo(f"{found['rows']} rows, {found['positions']} positions, checked with {versions}")
     agreement = "" if found["top1"] is None else f"top-1 agreement {found['top1']:.2%}, "
+    bound = f"(at most {found['bounds']['kl']:.2g} in the mean)"
     click.echo(
         f"token ids equal {found['token_ids_equal']:.0%}, {agreement}"
-        f"KL mean {found['kl_mean']:.2g}, largest {found['kl_max']:.2g} (at most {found['bounds']['kl']:.2g} in the mean)"
+        f"KL mean {found['kl_mean']:.2g}, largest {found['kl_max']:.2g} {bound}"
     )
     if found["same_answers"] is not None:
         click.echo(f"same greedy answers {found['same_answers']:.0%}")

@@ -40,10 +40,13 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     script = Path(str(consumers.__file__)).with_name("_run.py")
     # -P: the folder of the script, with its transformers.py, is not searched for modules
     command = [sys.executable, "-P", "-W", "ignore", str(script), str(folder)]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(job["threads"])}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env["OMP_NUM_THREADS"] = str(job["threads"])
     with (folder / "stderr.txt").open("wb") as errors:
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=env, timeout=TIMEOUT)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=env, timeout=TIMEOUT
+            )
         except subprocess.TimeoutExpired:
             raise _failed(job, f"it did not end within {TIMEOUT} s") from None
     if done.returncode:

@@ -85,7 +85,7 @@ class Kind:
         return subject.dtype
 
     def precision(self, subject: Subject, dtype: str) -> str:
-        """The row of ``parity.BOUNDS`` that counts: ``f32`` where nothing is rounded that was not rounded in training."""
+        """The row of ``parity.BOUNDS`` that counts: ``f32`` where nothing is rounded that was not in training."""
         return dtype
 
     def build(self, subject: Subject, folder: Path, dtype: str) -> None:

@@ -51,7 +51,7 @@ BOUNDS = {
     "q8_0": Bounds(1e-2, 0.95, "weights keep 8 bits, with a scale every 32"),
     "q4_0": Bounds(3e-1, 0.75, "weights keep 4 bits, with a scale every 32"),
 }
-"""By dtype of the export. A run on a quantised base computes in its own dtype: its bounds are at least those of bf16."""
+"""By dtype of the export. A run on a quantised base computes in its own dtype: at least the bounds of bf16 count."""
 
 
 @dataclass(slots=True)
@@ -99,10 +99,8 @@ def compare(subject: Subject, probes: Probes, ours: Answers, theirs: Answers) ->
     for number in range(len(probes.rows)):
         one, other = ours.logits(number), theirs.logits(number)
         if one.shape != other.shape:
-            raise GateError(
-                f"nothing was published: the run gives {list(one.shape)} logits of a row, the export {list(other.shape)}",
-                "see docs/export.md",
-            )
+            problem = f"the run gives {list(one.shape)} logits of a row, the export {list(other.shape)}"
+            raise GateError(f"nothing was published: {problem}", "see docs/export.md")
         kl, top = _differences(torch.tensor(one), torch.tensor(other), probes.answers)
         divergences.append(kl)
         same.append(top)
@@ -141,8 +139,8 @@ def _differences(one: Tensor, other: Tensor, answers: str) -> tuple[np.ndarray[A
         return ((one - other) ** 2 / 2).mean(-1).numpy(), np.ones(len(one), dtype=bool)
     if answers == "labels":
         shares = one.sigmoid()
-        yes, no = nn.functional.logsigmoid, lambda x: nn.functional.logsigmoid(-x)
-        kl = shares * (yes(one) - yes(other)) + (1 - shares) * (no(one) - no(other))
+        sure = nn.functional.logsigmoid
+        kl = shares * (sure(one) - sure(other)) + (1 - shares) * (sure(-one) - sure(-other))
         return kl.sum(-1).numpy(), ((one > 0) == (other > 0)).all(-1).numpy()
     first, second = one.log_softmax(-1), other.log_softmax(-1)
     kl = (first.exp() * (first - second)).nan_to_num(nan=float("inf")).sum(-1)
@@ -150,7 +148,7 @@ def _differences(one: Tensor, other: Tensor, answers: str) -> tuple[np.ndarray[A
 
 
 def _share(values: Any) -> float:
-    listed = list(values)
+    listed = [bool(value) for value in values]
     return sum(listed) / max(len(listed), 1)
 
 
@@ -214,4 +212,3 @@ class _Recorded(nn.Module):
 def texts(subject: Subject, answers: Sequence[Sequence[int]]) -> list[str]:
     """Token ids → what a reader sees."""
     return [subject.tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in answers]
-

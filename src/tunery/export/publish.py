@@ -89,7 +89,13 @@ def export(
 
 
 def _judge(
-    kind: Kind, subject: Subject, asked: probes.Probes, ours: parity.Answers, scratch: Path, dtype: str, wanted: parity.Bounds
+    kind: Kind,
+    subject: Subject,
+    asked: probes.Probes,
+    ours: parity.Answers,
+    scratch: Path,
+    dtype: str,
+    wanted: parity.Bounds,
 ) -> dict[str, Any]:
     """→ the contents of ``parity.json``. Raises GateError."""
     built, answers = scratch / "built", scratch / "consumer"
@@ -111,7 +117,7 @@ def _judge(
     if problems:
         raise GateError(
             f"nothing was published: {kind.name} ({dtype}) is not the run's model: {'; '.join(problems)}",
-            "train or restore the run again, or choose a dtype with more bits; --max-kl and --min-top1 set other bounds",
+            "restore or retrain the run, or choose a dtype with more bits; --max-kl and --min-top1 set other bounds",
             str(subject.run.path),
         )
     return found
@@ -201,5 +207,3 @@ def _publish(built: Path, target: Path) -> None:
         target.rename(_old(target))
     built.rename(target)
     shutil.rmtree(_old(target), ignore_errors=True)
-
-

@@ -39,7 +39,7 @@ def chat_template(subject: Subject) -> str | None:
     if tokenizer.bos_token_id is None:
         return template
     asked = Example("<question>", 1, messages=(Message("user", "?"),), text="?")
-    ids = [i for i in subject.task.prompt(asked, tokenizer, 1 << 20)]
+    ids = list(subject.task.prompt(asked, tokenizer, 1 << 20))
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}], chat_template=template, add_generation_prompt=True, return_dict=True
     )["input_ids"]

@@ -35,15 +35,17 @@ def write(run: RunDir, records: Records) -> Path:
     return path
 
 
-def render(records: Records) -> str:
-    metadata = yaml.safe_dump(_metadata(records), sort_keys=False, allow_unicode=True, width=float("inf"))
+def render(records: Records, use: str | None = None, parity: Mapping[str, Any] | None = None) -> str:
+    """The card of a run; of an export of it with ``use``, Markdown on how to load that, and its ``parity.json``."""
+    metadata = yaml.safe_dump(_metadata(records, parity), sort_keys=False, allow_unicode=True, width=float("inf"))
     parts = [
         f"---\n{metadata}---",
         f"# {markdown.escape(records.path.name)}",
         markdown.escape(verdict.sentence(records)),
         "Trained with `tunery`.",
         "## Use",
-        _use(records),
+        _use(records) if use is None else use,
+        *(["## Parity", _parity(parity)] if parity else []),
         "## Training",
         _training(records),
         "## Scores",
@@ -64,13 +66,19 @@ def adapter(records: Records) -> bool:
 # --------------------------------------------------------------------------------------------- metadata
 
 
-def _metadata(records: Records) -> dict[str, Any]:
+LIBRARIES = {"adapter": "peft", "vllm": "peft", "merged": "transformers", "onnx": "onnx", "gguf": "gguf"}
+"""The hub's word for what loads each kind of export."""
+
+
+def _metadata(records: Records, parity: Mapping[str, Any] | None) -> dict[str, Any]:
     base = records.manifest.get("base") or {}
     task, method = records.named("task"), records.named("method")
-    found: dict[str, Any] = {"library_name": _library(records)}
+    library = LIBRARIES.get(str(parity["kind"]), str(parity["kind"])) if parity else _library(records)
+    found: dict[str, Any] = {"library_name": library}
     if base.get("hub"):
         found["base_model"] = base["hub"]
-        found["base_model_relation"] = "finetune" if method in ("full", "freeze", "bitfit") else "adapter"
+        whole = method in ("full", "freeze", "bitfit") or (parity is not None and library != "peft")
+        found["base_model_relation"] = "finetune" if whole else "adapter"
     if licence := _licence(base.get("licence")):
         found["license"] = licence
     if task in PIPELINES:
@@ -126,6 +134,26 @@ def _use(records: Records) -> str:
     elif _library(records) == "transformers":
         text += "\n\nThe weights are a whole model, as `transformers` loads it."
     return text
+
+
+def _parity(found: Mapping[str, Any]) -> str:
+    """How near an export is to the run, as the program that loads it was asked."""
+    consumer = found["consumer"]
+    programs = ", ".join(f"{name} {version}" for name, version in consumer["versions"].items())
+    shown: dict[str, Any] = {
+        "loaded by": programs,
+        "rows, positions": f"{found['rows']:,}, {found['positions']:,}",
+        "token ids equal": f"{found['token_ids_equal']:.0%}",
+        "top-1 agreement": None if found["top1"] is None else f"{found['top1']:.2%}",
+        "KL divergence, mean": f"{found['kl_mean']:.2g} (bound {found['bounds']['kl']:.2g})",
+        "KL divergence, largest": f"{found['kl_max']:.2g}",
+        "same greedy answers": None if found["same_answers"] is None else f"{found['same_answers']:.0%}",
+        "weights": found["dtype"],
+    }
+    for name, value in found["metrics"]["run"].items():
+        other = found["metrics"]["export"].get(name)
+        shown[f"{name}: run, export"] = f"{words.number(value)}, {'–' if other is None else words.number(other)}"
+    return "Compared with the run it was made from, on rows of the run's data:\n\n" + _facts(shown)
 
 
 def _training(records: Records) -> str:

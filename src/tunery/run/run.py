@@ -247,6 +247,12 @@ class Run:
         ids = generate(tuned.model, [prompt], tuned.task.stop_ids(tuned.tokenizer), chosen, on_token=more)[0]
         return str(tuned.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
+    def export(self, kind: str, **options: Any) -> dict[str, Any]:
+        """Write the model in a form that other programs load: ``run.export("merged")``. See ``tunery.export``."""
+        from tunery.export.publish import export
+
+        return export(self, kind, **options)
+
     # ----------------------------------------------------------------------------------------- helpers
 
     def _settings(self, metrics: Sequence[str] | None, max_new_tokens: int | None) -> Settings:

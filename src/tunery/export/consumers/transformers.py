@@ -29,7 +29,8 @@ class Consumer:
         torch.set_num_threads(job["threads"])
         folder, base = job["folder"], job.get("base")
         self.tokenizer = AutoTokenizer.from_pretrained(job.get("tokenizer", folder))
-        self.model: Any = _model(folder, job["loader"], "auto") if base is None else _adapted(folder, base, job["loader"])
+        loader = job["loader"]
+        self.model: Any = _model(folder, loader, "auto") if base is None else _adapted(folder, base, loader)
         if not (base and base.get("quantise")):
             self.model = self.model.float()
         self.model.eval()
@@ -52,8 +53,8 @@ class Consumer:
             part = prompts[start : start + BATCH]
             longest = max(map(len, part))
             gaps = [longest - len(prompt) for prompt in part]
-            ids = [[pad] * gap + prompt if left else prompt + [pad] * gap for prompt, gap in zip(part, gaps, strict=True)]
-            mask = [[0] * gap + [1] * (longest - gap) if left else [1] * (longest - gap) + [0] * gap for gap in gaps]
+            ids = [_padded(prompt, [pad] * gap, left) for prompt, gap in zip(part, gaps, strict=True)]
+            mask = [_padded([1] * (longest - gap), [0] * gap, left) for gap in gaps]
             with torch.inference_mode():
                 written = self.model.generate(
                     input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=most,
@@ -75,8 +76,8 @@ def tokens(tokenizer: Any, ask: dict[str, Any]) -> list[int]:
 
 
 def logits(model: Any, row: dict[str, Any]) -> Any:
-    """[positions, classes] in fp32; ``positions`` None: all that the model says of the row. An extractive model says two
-    lines, where the answer begins and where it ends.
+    """[positions, classes] in fp32; ``positions`` None: all that the model says of the row. An extractive model says
+    two lines, where the answer begins and where it ends.
     """
     import torch
 
@@ -121,6 +122,10 @@ def _adapted(folder: str, base: dict[str, Any], loader: str) -> Any:
         arguments |= {"quantization_config": BitsAndBytesConfig(**base["quantise"]), "device_map": {"": "cpu"}}
     model = _model(base["folder"], loader, getattr(torch, base["dtype"]), **arguments)
     return PeftModel.from_pretrained(model, folder)
+
+
+def _padded(values: list[int], padding: list[int], left: bool) -> list[int]:
+    return padding + values if left else values + padding
 
 
 def _until(ids: list[int], stops: list[int]) -> list[int]:

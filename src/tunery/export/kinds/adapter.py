@@ -49,19 +49,21 @@ class Adapter(Kind):
         tokens.save(subject, folder)
 
     def job(self, subject: Subject, folder: Path, dtype: str) -> dict[str, Any]:
-        base: dict[str, Any] = {"folder": str(subject.base.folder), "dtype": _torch_name(subject), "config": head(subject)}
+        base: dict[str, Any] = {"folder": str(subject.base.folder), "dtype": _torch_name(subject)}
+        base["config"] = head(subject)
         if subject.base.quantised:
             base["quantise"] = bits(subject)
         return {"loader": subject.loader, "base": base}
 
     def use(self, subject: Subject, target: Path) -> str:
-        arguments = "".join(f", {key}={value!r}" for key, value in head(subject).items())
+        arguments = {"dtype": f"torch.{_torch_name(subject)}", **{k: repr(v) for k, v in head(subject).items()}}
+        given = "".join(f", {key}={value}" for key, value in arguments.items())
         lines = [
             "import torch",
             "from peft import PeftModel",
             f"from transformers import AutoTokenizer, {subject.loader}",
             "",
-            f"base = {subject.loader}.from_pretrained({base_name(subject)!r}, dtype=torch.{_torch_name(subject)}{arguments})",
+            f"base = {subject.loader}.from_pretrained({base_name(subject)!r}{given})",
             'model = PeftModel.from_pretrained(base, "this folder")',
             'tokenizer = AutoTokenizer.from_pretrained("this folder")',
         ]

@@ -80,5 +80,3 @@ def generation(subject: Subject, before: Any) -> Any:
     before.eos_token_id = stops[0] if len(stops) == 1 else stops
     before.pad_token_id = subject.tokenizer.pad_token_id
     return before
-
-
