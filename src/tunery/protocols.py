@@ -515,6 +515,13 @@ class Method(Plugin):
     def load_train_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``train_state``."""
 
+    def carried(self, model: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+        """For a run that goes on from another: values for ``model``, fresh from ``attach``, out of ``source``, as
+        ``load`` made it, by name of a parameter or buffer of ``model``. Trained parameters that have the same name in
+        both need not be among them.
+        """
+        return {}
+
     def scaled(self) -> tuple[str, ...]:
         """Parts of names: the trained parameters that are moved in a straight line from where they started (the bare
         base, or next to it) to where training took them, when a run scales what it has learnt. ("",) means all of

@@ -74,6 +74,19 @@ def overfitting(found: Mapping[str, Any] | None) -> str | None:
     return f"overfitting: {grew} ({ended}); {lowest}; the run keeps the weights of step {found['kept_step']}"
 
 
+def retention(found: Mapping[str, Any] | None) -> None:
+    """Numbers on new and old validation rows before and after a run went on from another."""
+    if not found:
+        return
+    for side in ("new", "old"):
+        if numbers := found.get(side):
+            click.echo(f"\non the {side} validation rows ({numbers['rows']}), before and after this run:")
+            scores({"before": numbers["before"], "after": numbers["after"]})
+    click.echo(f"\n{found['replayed']} of {found['old_rows']} old training rows were replayed (train.replay)")
+    if found.get("problem"):
+        click.echo(f"what is kept of the old rows was not measured: {found['problem']}")
+
+
 def size(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):

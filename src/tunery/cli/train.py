@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tunery.cli._app import verb
-from tunery.cli._text import config_arguments, forgetting, overfitting, read_config, scores, size
+from tunery.cli._text import config_arguments, forgetting, overfitting, read_config, retention, scores, size
 from tunery.errors import GateError
 
 
@@ -20,6 +20,7 @@ def show(result: dict[str, Any]) -> None:
     if result.get("test_metrics"):
         click.echo("\non the test rows:")
         scores({"base": result["base_test"], **result["test_baselines"], "tuned": result["test_metrics"]})
+    retention(result.get("retention"))
     told = (forgetting(result.get("forgetting")), overfitting(result.get("overfitting")))
     for line in (*result["verdicts"], *filter(None, told)):
         click.echo(f"\n{line}")
@@ -46,15 +47,21 @@ def _folds(result: dict[str, Any]) -> None:
     metavar="SHARE",
     help="scale what was learnt so that the loss on general text rises by at most so much, for example 2%",
 )
+@click.option(
+    "--continue",
+    "parent",
+    metavar="RUN",
+    help="go on from a finished run with new data; its configuration is the start",
+)
 @verb(show)
-def command(arguments: tuple[str, ...], max_forgetting: str | None) -> dict[str, Any]:
+def command(arguments: tuple[str, ...], max_forgetting: str | None, parent: str | None) -> dict[str, Any]:
     """Train a model; end with its scores beside the base model's.
 
     Reads CONFIG (or ./tunery.yaml if there is one); any key can be given as SECTION.KEY=VALUE, and
     model=, task=, method= mean the name. Writes a new directory under runs/ and never overwrites one.
     """
     bound = [] if max_forgetting is None else [f"train.max_forgetting={max_forgetting}"]
-    config = read_config([*arguments, *bound])
+    config = _config([*arguments, *bound], parent)
     from tunery.run import folds
     from tunery.run.run import Run
     from tunery.run.train import train
@@ -62,6 +69,16 @@ def command(arguments: tuple[str, ...], max_forgetting: str | None) -> dict[str,
     if config.data.folds and not config.data.fold:
         return folds.cross_validate(config).summary()
     return finished(Run(train(config).path).summary())
+
+
+def _config(arguments: list[str], parent: str | None) -> Any:
+    if parent is None:
+        return read_config(arguments)
+    if files := [a for a in arguments if "=" not in a]:
+        raise click.UsageError(f"--continue begins with the configuration of {parent}: leave {files[0]} out")
+    from tunery.run.continuing import configured
+
+    return configured(parent, {}, arguments)
 
 
 def finished(summary: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -98,6 +98,10 @@ class Ledger:
         """Raises ValueError if there is no such row, or several."""
         key, line = self._find(where, split)
         return self._files[key][line]
+
+    def lines(self, file: str, split: str) -> Collection[int]:
+        """Lines of a file that are entered as input of a split."""
+        return self._files.get((file, split), {}).keys()
 
     @property
     def rows(self) -> int:

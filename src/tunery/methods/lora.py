@@ -107,6 +107,11 @@ class Lora(Method):
 
         pissa.load_state(model, state)
 
+    def carried(self, model: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+        from tunery.models import pissa
+
+        return pissa.halves_of(model, source)
+
     def scaled(self) -> tuple[str, ...]:
         # B alone scales the update; PiSSA's update is a difference to where both began
         return ("",) if self.config.init == "pissa" else ("lora_B", "lora_magnitude_vector")

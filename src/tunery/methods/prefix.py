@@ -101,6 +101,11 @@ class PrefixTuning(Method):
 
         weights.load_into(model, state, Path("checkpoint"))
 
+    def carried(self, model: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+        from tunery.models import prefix
+
+        return prefix.frozen(source)  # what was loaded is frozen, all of it
+
     def save(self, model: nn.Module, folder: Path) -> None:
         from tunery.models import prefix, prefix_peft
 

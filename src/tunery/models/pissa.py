@@ -91,6 +91,17 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         module.fixed.copy_(tensors[name])
 
 
+def halves_of(model: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+    """What a saved adapter (``source``, plain LoRA of twice the rank) puts into the halves of ``model``, by name."""
+    own = dict(source.named_parameters())
+    found: dict[str, Tensor] = {}
+    for name, module in _halves(model).items():
+        layer = name.rpartition(".parametrizations.")[0]
+        trained, fixed = own[f"{layer}.weight"].chunk(2, module.dim)
+        found |= {f"{layer}.parametrizations.weight.original": trained, f"{name}.fixed": fixed}
+    return found
+
+
 @torch.no_grad()
 def save(model: nn.Module, folder: Path, name: str = "default") -> None:
     """A plain LoRA adapter of twice the rank, with the same scale, for the base as it was before."""

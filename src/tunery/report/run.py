@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunery.report import card, intervals, pages, verdict, words
+from tunery.report import card, intervals, pages, retention, verdict, words
 from tunery.report.answers import calibration, confusion
 from tunery.report.examples import samples
 from tunery.report.page import Code, Fold, Page, Section, Table, Text, facts, section
@@ -35,6 +35,7 @@ def page(records: Records) -> Page:
         _scores(records),
         section("Training", *curves(records), *overfitting(records)),
         section("Forgetting", *forgetting(records)),
+        section("Old and new knowledge", *retention.kept(records)),
         *([section("Confusion", *confusion(judged)), section("Calibration", *calibration(judged))] if judged else []),
         section("Rows right and wrong", *samples(judged)) if judged else None,
         _ledger(records),

@@ -8,8 +8,7 @@ from tunery import baselines
 from tunery.config import Config
 from tunery.errors import TuneryError
 from tunery.protocols import Example, Task
-from tunery.run import processes
-from tunery.run.dataset import load_dataset
+from tunery.run import processes, replay
 from tunery.run.prepare import Prepared
 from tunery.run.records import say
 from tunery.rundir import RunDir
@@ -49,7 +48,7 @@ def at_evaluation(
     if not config.eval.baselines or not len(examples):
         return {}
     try:
-        dataset = load_dataset(config.data, config.task_name, config.train.seed)
+        dataset, _ = replay.load(config)
     except TuneryError as error:
         say(f"no baselines: the training rows cannot be read again ({error.problem})")
         return {}

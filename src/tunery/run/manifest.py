@@ -56,10 +56,20 @@ def record(run: RunDir, prepared: Prepared) -> None:
         base={"name": base.name, "folder": str(base.folder), "hash": base.hash(), **origin(base.name)},
         data={inputs.absolute(file): digest for file, digest in prepared.dataset.hashes.items()},
         rows={name: len(split.sources) for name, split in prepared.splits.items()},
+        parent=_parent(prepared),
         class_weights=dict(prepared.task.class_weights) or None,
         augmented=prepared.splits["train"].copies,
         probe=probe(prepared.task, base.tokenizer, first, config.data.max_length or 512),
     )
+
+
+def _parent(prepared: Prepared) -> dict[str, object] | None:
+    """Where the weights came from that this run began with, and how many of the old rows it trains on again."""
+    parent, old = prepared.parent, prepared.old
+    if parent is None or old is None:
+        return None
+    path = str(parent.run.path.absolute())
+    return {"path": path, "weights": parent.weights, "replayed": old.replayed, "old_rows": old.available}
 
 
 def absolute(config: Config) -> Config:

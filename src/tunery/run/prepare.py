@@ -12,11 +12,13 @@ from tunery.errors import ConfigError, DataError, ResourceError
 from tunery.models import machine
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
-from tunery.run import build
-from tunery.run.dataset import Dataset, load_dataset
+from tunery.run import build, continuing, replay
+from tunery.run.continuing import Parent
+from tunery.run.dataset import Dataset
 from tunery.run.encode import Split, encode_split, max_length
 from tunery.run.forgetting import General, general_rows
 from tunery.run.records import pulling, say
+from tunery.run.replay import Old
 
 _MOST_WEIGHTS = 8  # classes whose weights are told; the manifest has all
 
@@ -33,6 +35,15 @@ class Prepared:
     splits: dict[str, Split]
     general: General | None
     """What shows forgetting, for a run that writes text."""
+    parent: Parent | None = None
+    """The run that this one goes on from."""
+    old: Old | None = None
+    kept: Split | None = None
+    """Old validation rows, which show what is kept."""
+
+    def split(self, name: str) -> Split:
+        """Any of ``splits``, or what shows what is kept."""
+        return self.kept if name == replay.KEPT and self.kept is not None else self.splits[name]
 
     @property
     def scored(self) -> list[str]:
@@ -49,26 +60,37 @@ def prepare(config: Config) -> Prepared:
         scoring.check(config.eval.metrics, task.kinds)
     if not config.data.train:
         raise ConfigError("no training data", "set data.train=FILE", "data.train")
-    dataset = load_dataset(config.data, config.task_name, config.train.seed)
+    parent = continuing.parent_of(config)
+    if parent is not None:
+        config = continuing.with_parent(config, parent)
+    dataset, old = replay.load(config)
     for note in dataset.notes:
         say(note)
     config = _with_task(config, dataset)
     task, method = build.parts(config)
     if config.eval.metrics:
         scoring.check(config.eval.metrics, task.kinds)
-    task.fit(dataset.splits["train"], config.data.label_names)
-    for note in weighed(task, config):
-        say(note)
-    _refuse_unknown(dataset, task, config)
+    if parent is None:
+        task.fit(dataset.splits["train"], config.data.label_names)
+        for note in weighed(task, config):
+            say(note)
+        _refuse_unknown(dataset, task, config)
+    else:
+        continuing.take_over(task, parent, dataset, config)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
+    if parent is not None:
+        continuing.check_base(base, parent)
     method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
-    key = f"{sorted(dataset.hashes.items())} {config.train.seed}"
+    key = f"{sorted(dataset.hashes.items())} {config.train.seed} {old.key if old else ''}"
     splits = {
         name: encode_split(name, examples, task, base.tokenizer, config.data, length, dataset.ledger, key)
         for name, examples in dataset.splits.items()
     }
+    kept = None
+    if old and len(old.kept):
+        kept = encode_split(replay.KEPT, old.kept, task, base.tokenizer, config.data, length, dataset.ledger)
     for name, split in splits.items():
         if split.truncated:
             say(f"{name}: {split.truncated} of {len(split.sources)} rows cut to {length} tokens (data.on_long)")
@@ -82,7 +104,7 @@ def prepare(config: Config) -> Prepared:
         }
     )
     general = general_rows(config, task, method, base, splits["train"])
-    return Prepared(config, dataset, base, task, method, splits, general)
+    return Prepared(config, dataset, base, task, method, splits, general, parent, old, kept)
 
 
 def weighed(task: Task, config: Config) -> list[str]:

@@ -21,7 +21,7 @@ from tunery.generate.engine import Sampling, generate
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
 from tunery.report import pages
-from tunery.run import aliases, beside, build
+from tunery.run import aliases, beside, build, continuing
 from tunery.run import folds as validation
 from tunery.run import train as training
 from tunery.run.cleaning import Cleaned, Cleaning
@@ -91,6 +91,8 @@ class Run:
             "report": str(report) if (report := self.path / pages.HTML).is_file() else None,
             "forgetting": m.get("forgetting"),
             "overfitting": m.get("overfitting"),
+            "parent": m.get("parent"),
+            "retention": m.get("retention"),
         }
         if m.get("test_metrics"):
             found |= {"test_metrics": m["test_metrics"], "base_test": m.get("base_test_metrics")}
@@ -303,6 +305,7 @@ def train(
     *,
     config: str | Path | None = None,
     overrides: Iterable[str] = (),
+    continue_from: Run | str | Path | None = None,
     **settings: Any,
 ) -> Run:
     """Train and return the finished run.
@@ -313,8 +316,9 @@ def train(
         overrides: ``"section.key=value"``, as on the command line.
         settings: sections or names: ``model="minilm"``, ``task="classify"``, ``method="lora"``,
             ``train={"lr": 1e-4}``.
+        continue_from: a finished run to go on from with these data; its configuration takes the place of ``config``.
     """
-    found = _configured(data, config, overrides, settings)
+    found = _configured(data, config, overrides, settings, continue_from)
     if found.data.folds and not found.data.fold:
         raise ConfigError("these are several runs", "call tunery.cross_validate", "data.folds")
     return Run(training.train(found).path)
@@ -338,6 +342,7 @@ def _configured(
     config: str | Path | None,
     overrides: Iterable[str],
     settings: Mapping[str, Any],
+    continue_from: Run | str | Path | None = None,
 ) -> configuration.Config:
     values = dict(settings)
     if not isinstance(values.get("data", {}), Mapping):
@@ -345,4 +350,9 @@ def _configured(
     if data is not None:
         files = str(data) if isinstance(data, str | Path) else [str(f) for f in data]
         values["data"] = {**values.get("data", {}), "train": files}
-    return configuration.load(config, list(overrides), values)
+    if continue_from is None:
+        return configuration.load(config, list(overrides), values)
+    if config is not None:
+        raise ConfigError("a continued run has the configuration of its parent", "leave config out", "config")
+    parent = continue_from.path if isinstance(continue_from, Run) else continue_from
+    return continuing.configured(parent, values, list(overrides))

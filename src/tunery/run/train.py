@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tunery.run import (
     prediction,
     processes,
     reporting,
+    retention,
     scaling,
 )
 from tunery.run.encode import model_limit
@@ -147,6 +149,9 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
     beside.at_training(run, prepared)
     build.attach(method, task, model, head, config)
     start = scaling.start(model, config.train.max_forgetting)
+    tuned = build.Tuned(base, task, method, model, head)
+    score = partial(_scores, prepared, model, rows=None)
+    retention.begin(run, prepared, tuned, score)
     trained = weights.trainable(model)
     run.update_manifest(
         parameters={
@@ -154,7 +159,6 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
             "trainable": sum(p.numel() for p in trained.values()),
         }
     )
-    tuned = build.Tuned(base, task, method, model, head)
     now = _loop(run, prepared, tuned, resume, pause)
     told = _forgetting(run, prepared, watch, general, start)
     found = {split: _scores(prepared, model, split, None) for split in prepared.scored}
@@ -179,6 +183,7 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         adapter_bytes=prediction.adapter_bytes(run.model),
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
         forgetting=told,
+        retention=retention.end(run, prepared, found["validation"], score),
         overfitting=overfitting.found(run, run.manifest().get("base_losses"), _kept(config, now)),
     )
 
@@ -279,19 +284,19 @@ def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:
 
 def _scores(prepared: Prepared, model: nn.Module, split: str, rows: int | None) -> Results:
     """Numbers on a split. Test rows are all answered; of the validation rows ``eval.generate_rows``."""
-    if rows is None and split == "validation":
+    if rows is None and split != "test":
         rows = prepared.config.eval.generate_rows
+    given = prepared.split(split)
     found = evaluate(
         model,
         prepared.task,
         prepared.base.tokenizer,
-        prepared.splits[split].examples,
-        prepared.splits[split].rows,
+        given.examples,
+        given.rows,
         settings(prepared.config, prepared.base, rows),
     )
-    if 0 < found.generated_rows < len(prepared.splits[split].examples):
-        rows = len(prepared.splits[split].examples)
-        say(f"{split}: answered {found.generated_rows} of {rows} rows (eval.generate_rows)")
+    if 0 < found.generated_rows < len(given.examples):
+        say(f"{split}: answered {found.generated_rows} of {len(given.examples)} rows (eval.generate_rows)")
     return found
 
 

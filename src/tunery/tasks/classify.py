@@ -78,6 +78,8 @@ class Classify(Task):
             self.class_weights = balance.weights(self._counts, self.labels)
 
     def check(self, example: Example) -> str | None:
+        if isinstance(example.label, tuple) and not self.multi:
+            return "several labels in one row, and one in the training rows"
         unknown = [label for label in _labels(example) if label not in self.labels]
         where = "in data.labels" if self.named else "among the training rows"
         return f"label {unknown[0]!r} is not {where}" if unknown else None
