@@ -1,0 +1,109 @@
+"""What ``tunery train --continue`` must show: ten new facts are learnt, and the old ones are kept.
+
+    python benchmarks/continue.py RUN [--work FOLDER] [--choose] [section.key=value …]
+
+RUN is a finished run of ``examples/support.yaml`` (``make demo`` makes one). It is continued with
+``examples/support_new.jsonl``, once with replay and once without; all runs answer the old and the new test questions.
+Writes docs/benchmarks/continue.json. ``--choose`` prints the numbers on validation wordings (one in eight of the new
+training questions, and the old validation questions) for each of ``CANDIDATES``, and reads no test question: that is
+how ``SETTINGS`` was chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tunery
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TARGET = REPOSITORY / "docs" / "benchmarks" / "continue.json"
+EXAMPLES = REPOSITORY / "examples"
+NEW, NEW_TEST, OLD_TEST = (EXAMPLES / f"{name}.jsonl" for name in ("support_new", "support_new_test", "support_test"))
+CANDIDATES = (("train.epochs=3",), ("train.epochs=3", "train.lr=7e-4"), ("train.epochs=5", "train.lr=7e-4"))
+SETTINGS = CANDIDATES[0]
+LEARNT, KEPT = 0.8, 0.9
+"""What must be reached: share of new test questions answered rightly, and of old ones that were right before."""
+
+
+def go_on(run: tunery.Run, folder: Path, replay: float, settings: list[str], holdout: float) -> tunery.Run:
+    fixed = [f"train.replay={replay}", f"data.holdout={holdout}", f"run.dir={folder}", "eval.generate_rows=20", "eval.base=false"]
+    return tunery.train(NEW, continue_from=run, overrides=[*fixed, *settings])
+
+
+def right(run: tunery.Run, data: Path, name: str) -> list[bool]:
+    """For each question, whether the key fact is in the answer."""
+    run.evaluate(data, name=name)
+    file = run.path / "eval" / name / "predictions.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [all(fact.lower() in row["prediction"].lower() for fact in row["contains"]) for row in rows]
+
+
+def judged(run: tunery.Run, before: list[bool]) -> dict[str, Any]:
+    """``before``: of the old test questions, those that the parent answered rightly."""
+    new, old = right(run, NEW_TEST, "new"), right(run, OLD_TEST, "old")
+    kept = sum(now for now, was in zip(old, before, strict=True) if was)
+    manifest = run.manifest
+    return {
+        "new_right": sum(new),
+        "new_questions": len(new),
+        "learnt": round(sum(new) / len(new), 4),
+        "old_right": sum(old),
+        "old_questions": len(old),
+        "right_before": sum(before),
+        "still_right": kept,
+        "kept": round(kept / sum(before), 4),
+        "replayed": manifest["parent"]["replayed"],
+        "rows": manifest["rows"],
+        "steps": manifest["steps"],
+        "seconds": manifest["seconds"],
+        "retention": manifest["retention"],
+        "forgetting": {key: manifest["forgetting"][key] for key in ("before", "after", "relative")},
+    }
+
+
+def choose(parent: tunery.Run, folder: Path, given: list[str]) -> None:
+    for settings in [given] if given else CANDIDATES:
+        found = go_on(parent, folder, 0.3, list(settings), 0.125).manifest["retention"]
+        shown = {side: found[side] for side in ("new", "old")}
+        print(json.dumps({"settings": settings, **shown}), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("settings", nargs="*")
+    args = parser.parse_intermixed_args()
+    folder = args.work or Path(tempfile.mkdtemp(prefix="tunery-continue-"))
+    copy = folder / "parent"
+    if not copy.exists():
+        shutil.copytree(args.run, copy)
+    parent = tunery.load(copy)
+    if args.choose:
+        choose(parent, folder, args.settings)
+        return 0
+    settings = args.settings or list(SETTINGS)
+    before, unknown = right(parent, OLD_TEST, "old"), right(parent, NEW_TEST, "new")
+    found: dict[str, Any] = {
+        "settings": settings,
+        "bounds": {"learnt": LEARNT, "kept": KEPT},
+        "parent": {"old_right": sum(before), "new_right": sum(unknown)},
+    }
+    for name, replay in (("replay", 0.3), ("without_replay", 0.0)):
+        found[name] = judged(go_on(parent, folder, replay, settings, 0.05), before)
+        print(json.dumps({name: found[name]}, indent=2), flush=True)
+    TARGET.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    reached = found["replay"]["learnt"] >= LEARNT and found["replay"]["kept"] >= KEPT
+    print("reached" if reached else "NOT reached")
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
