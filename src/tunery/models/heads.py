@@ -156,6 +156,19 @@ def pool(hidden: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), index]
 
 
+def row_vectors(model: nn.Module, batch: dict[str, Tensor], pooling: Pooling) -> Tensor:
+    """[rows, hidden]: what the tuned backbone makes of each row, before any head.
+
+    Args:
+        pooling: for a model whose head does not pool itself.
+    """
+    inner: Any = unwrap(model)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    pooled = isinstance(inner, PooledClassifier)
+    hidden = (inner.backbone if pooled else inner.base_model)(**inputs).last_hidden_state
+    return pool(hidden, batch["attention_mask"], inner.pooling if pooled else pooling)
+
+
 def row_head(
     base: Any, outputs: int, pooling: str, names: dict[int, str], multi: bool
 ) -> tuple[nn.Module, tuple[str, ...]]:
