@@ -21,18 +21,51 @@ def show(result: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="[NAME=]RUN...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on; others than this machine's need a token")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="address to listen on; others than this machine's need a token",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free")
 @click.option("--token-file", type=Path, help="file with the token that requests must have (Authorization: Bearer)")
 @click.option("--allow-host", "allow_hosts", multiple=True, help="one more name for the Host header, as behind a proxy")
-@click.option("--runs-folder", type=Path, default=Path("runs"), show_default=True, help="where aliases are, and runs that may be loaded while serving (with a token)")
-@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="answers that are written together")
-@click.option("--max-queue", type=click.IntRange(1), default=256, show_default=True, help="requests that wait; more get 429")
+@click.option(
+    "--runs-folder",
+    type=Path,
+    default=Path("runs"),
+    show_default=True,
+    help="where aliases are, and runs that may be loaded while serving (with a token)",
+)
+@click.option(
+    "--max-batch", type=click.IntRange(1), default=32, show_default=True, help="answers that are written together"
+)
+@click.option(
+    "--max-queue", type=click.IntRange(1), default=256, show_default=True, help="requests that wait; more get 429"
+)
 @click.option("--max-tokens", type=click.IntRange(1), default=2048, show_default=True, help="longest answer")
 @click.option("--max-body", type=click.IntRange(1), default=1 << 20, show_default=True, help="bytes of a request")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, help="seconds of a request, the time in the queue included")
-@click.option("--read-timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="seconds until a request has arrived, and until a client that does not read its answer is given up")
-@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="seconds that answers have to end after SIGTERM or Ctrl-C")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="seconds of a request, the time in the queue included",
+)
+@click.option(
+    "--read-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="seconds until a request has arrived, and until a client that does not read its answer is given up",
+)
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="seconds that answers have to end after SIGTERM or Ctrl-C",
+)
 @verb(show)
 def command(runs: tuple[str, ...], **given: Any) -> dict[str, Any]:
     """Serve finished runs, by the names of their directories (or NAME=RUN, or an alias), with OpenAI's API.

@@ -17,7 +17,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "tunery_requests", "requests by what became of them", ("endpoint", "model", "status"), registry=self.registry
+            "tunery_requests",
+            "requests by what became of them",
+            ("endpoint", "model", "status"),
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "tunery_request_seconds", "from request to end of answer", ("endpoint",),
@@ -31,7 +34,7 @@ class Metrics:
 
     def watch(self, stats: Callable[[], Mapping[str, float]]) -> None:
         """Show the worker's numbers as they are when somebody looks."""
-        self.registry.register(_Stats(stats))  # type: ignore[arg-type]
+        self.registry.register(_Stats(stats))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
