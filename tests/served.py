@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import pytest
 
 import small
 
@@ -101,6 +105,45 @@ class Server:
         return self.child.end()
 
 
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """For the documentation: ``tunery serve`` returns when it is ready, and OpenAI's client finds it, whatever port a
+    page shows. One server at a time → what stops it.
+    """
+    from tunery.serve import server
+    from tunery.serve.worker import Worker
+
+    now: list[Callable[[], None]] = []
+
+    def stop() -> None:
+        while now:
+            now.pop()()
+
+    def run(options: server.Options, on_ready: Callable[[str], None]) -> dict[str, Any]:
+        stop()
+        listener = server.bind("127.0.0.1", 0)
+        worker = Worker(options.runs)
+        worker.start()
+        ready = threading.Event()
+        started = server.Server(server.serving_of(options, worker), options, ready.set)
+        thread = threading.Thread(target=lambda: asyncio.run(started.serve([listener])))
+        thread.start()
+        assert ready.wait(60)
+
+        def end() -> None:
+            started.should_exit = True
+            thread.join()
+
+        now.append(end)
+        url = server.address(listener)
+        on_ready(url)
+        monkeypatch.setattr(openai, "OpenAI", lambda **named: real(**{**named, "base_url": f"{url}/v1"}))
+        return {"address": url, "models": sorted(options.runs), "requests": 0, "cut_off": 0, "seconds": 0.0}
+
+    real = openai.OpenAI
+    monkeypatch.setattr(server, "run", run)
+    return stop
+
+
 def raw(server: Server, request: bytes) -> bytes:
     """What a socket gets back, until the server closes it."""
     with server.socket() as connection:
@@ -120,5 +163,3 @@ def error(body: Any) -> dict[str, Any]:
     value = json.loads(body) if isinstance(body, str | bytes) else body
     assert set(value) == {"error"} and set(value["error"]) == {"message", "type", "param", "code"}, value
     return dict(value["error"])
-
-

@@ -22,6 +22,7 @@ from typing import Any
 import click
 import pytest
 
+import served
 import tiny
 import trials
 from small import one_thread  # noqa: F401
@@ -45,6 +46,7 @@ PAIRS.append(("docs/prompts.md", "docs/zh/prompts.md"))
 PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))
 PAIRS.append(("docs/curve.md", "docs/zh/curve.md"))
 PAIRS.append(("docs/search.md", "docs/zh/search.md"))
+PAIRS.append(("docs/serve.md", "docs/zh/serve.md"))
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -96,7 +98,7 @@ def every_command(page: Path) -> list[Command]:
 @pytest.fixture
 def stand_ins(
     tiny_llama: Path, tiny_bert: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Tiny models in place of packs and hubs; two training steps, answers of four tokens."""
     from tunery.run import train as training
 
@@ -120,6 +122,9 @@ def stand_ins(
 
     monkeypatch.setattr(training, "train", short)
     trials.in_process(monkeypatch)
+    stop = served.in_process(monkeypatch)
+    yield
+    stop()
 
 
 def _fill(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryEr
 
 ORDER = (
     "init", "check", "show", "plan", "train", "resume", "eval", "predict", "chat", "race", "search", "prompts",
-    "compare", "curve", "export", "report", "promote", "runs", "models",
+    "compare", "curve", "export", "report", "promote", "serve", "runs", "models",
 )  # fmt: skip
 """In the order a project uses them; the listings of plug-ins come last."""
 

@@ -44,7 +44,7 @@ def card(served: Served) -> dict[str, Any]:
         "created": int(served.loaded),
         "owned_by": "tunery",
         "run": served.path.name,
-        "base": served.base,
+        "base": Path(served.base).name if Path(served.base).is_absolute() else served.base,
         "task": served.task,
         "method": served.method,
         "endpoints": endpoints(served),
