@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tunery.config import ModelConfig
+from tunery.data.templates import TEMPLATES
+from tunery.export import gguf_vocab
 from tunery.models import load
 
 HIDDEN, LAYERS, HEADS, LENGTH = 32, 2, 4, 512
@@ -284,6 +286,94 @@ def tiny_qwen(folder: Path) -> Path:
     )
     names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     return _save(folder, transformers.Qwen3ForCausalLM, config, tokenizer, template=CHATML, **names)
+
+
+def tiny_qwen2(folder: Path) -> Path:
+    """Qwen2: biases on queries, keys and values, more embeddings than tokens, a head of its own.
+
+    Not in ``BUILDERS``: it is for exports, the common suite has Qwen3.
+    """
+    tokenizer = byte_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    words = next(pattern for pattern, name in gguf_vocab.REGEXES.items() if name == "qwen2")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    tokenizer.normalizer = normalizers.NFC()
+    config = transformers.Qwen2Config(
+        vocab_size=tokenizer.get_vocab_size() + 3,
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=False,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return _save(folder, transformers.Qwen2ForCausalLM, config, tokenizer, template=CHATML, **names)
+
+
+def tiny_llama3(folder: Path) -> Path:
+    """Llama as 3.1 is: digits by threes, a BOS in front, positions scaled by frequency, a head of its own, biases."""
+    tokenizer = byte_bpe(["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+    words = next(pattern for pattern, name in gguf_vocab.REGEXES.items() if name == "llama-bpe")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    tokenizer.model.ignore_merges = True
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A $B", special_tokens=[("<|begin_of_text|>", 0)]
+    )
+    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+        rope_parameters=rope | {"original_max_position_embeddings": 64},
+        attention_bias=True,
+        mlp_bias=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|end_of_text|>"}
+    return _save(folder, transformers.LlamaForCausalLM, config, tokenizer, template=TEMPLATES["llama3"], **names)
+
+
+def tiny_llama2(folder: Path) -> Path:
+    """Llama as 2 is: pieces of sentencepiece's kind with bytes for what is in none, a space before every text."""
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([f"▁{text.replace(' ', '▁')}" for text in TEXTS], trainer)
+    described = json.loads(tokenizer.to_str())
+    described["added_tokens"] = described["added_tokens"][:3]  # bytes are pieces, not special tokens
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=LENGTH,
+        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    return _save(folder, transformers.LlamaForCausalLM, config, tokenizer, **names)
 
 
 def tiny_gemma(folder: Path) -> Path:
