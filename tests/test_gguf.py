@@ -66,8 +66,17 @@ def ids_of(tokenizer: Any, text: str = SAID[0]) -> list[int]:
 
 def through_llama(folder: Path, file: Path, ids: list[int], asks: Any = (), **more: Any) -> tuple[Any, Any]:
     """→ logits of one row, token ids of the questions: from llama.cpp in a process of its own."""
-    job = {"consumer": "llama_cpp", "threads": 1, "gguf": str(file), "asks": list(asks), "prompts": [], "max_new_tokens": 0}
-    found = consume.run({**job, "rows": [{"inputs": {"input_ids": ids}, "positions": None}], **more}, folder / "consumer")
+    job = {
+        "consumer": "llama_cpp",
+        "threads": 1,
+        "gguf": str(file),
+        "asks": list(asks),
+        "prompts": [],
+        "max_new_tokens": 0,
+    }
+    found = consume.run(
+        {**job, "rows": [{"inputs": {"input_ids": ids}, "positions": None}], **more}, folder / "consumer"
+    )
     return np.load(folder / "consumer" / "0000.npy"), found["tokens"]
 
 
@@ -284,7 +293,7 @@ def test_runs_that_are_none_for_llama_cpp_say_why(
         with pytest.raises(ConfigError, match=message):
             found.export("gguf")
         assert not (found.path / "export" / "gguf").exists()
-    with pytest.raises(ConfigError, match="method is full; use --to gguf|method is full"):
+    with pytest.raises(ConfigError, match="this run's method is full"):
         train(tmp_path / "d", tiny_llama, rows, task="instruct", method="full", **short).export("gguf_lora")
 
 
@@ -299,7 +308,7 @@ def test_without_the_package_nothing_is_published_unless_asked(
     stored = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert stored["passed"] is None and stored["consumer"] is None
     assert found["parity"] == stored
-    assert "not checked" in (tmp_path / "out" / "README.md").read_text()
+    assert "It was not checked against the run" in (tmp_path / "out" / "README.md").read_text()
 
 
 # ---------------------------------------------------------------------------------- templates in files
@@ -311,7 +320,7 @@ def test_the_template_in_the_file_is_that_of_the_run(name: str, template: str, t
     """With the system prompt of the run and exactly one BOS, whatever the tokenizer does about it."""
     base = BUILDERS[name](tmp_path / "base")
     rows = write(tmp_path / "rows.jsonl", questions(8))
-    system = 'Be "kind".\nSay \'no\' to {{ braces }}.'
+    system = "Be \"kind\".\nSay 'no' to {{ braces }}."
     made = train(
         tmp_path / "runs", base, rows, method="lora", task__name="instruct", task__template=template,
         task__system=system, train__max_steps=1,
@@ -354,7 +363,9 @@ def server(run: Run, tmp_path: Path) -> Iterator[str]:
 
 
 @needs_llama
-@pytest.mark.skipif(find_spec("sse_starlette") is None, reason="llama-cpp-python's server is not installed: tunery[llama]")
+@pytest.mark.skipif(
+    find_spec("sse_starlette") is None, reason="llama-cpp-python's server is not installed: tunery[llama]"
+)
 def test_llama_cpp_pythons_server_answers_as_the_run_does(server: str, run: Run) -> None:
     for row in questions(4):
         asked = [{"role": "user", "content": row["question"]}]

@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Go:
                 place = close
             elif value.startswith("if "):
                 marks = [place, *self._close(place)]
-                for mark, after in zip(marks, marks[1:], strict=False):
+                for mark, after in pairwise(marks):
                     if self._holds(self.nodes[mark][1].removeprefix("else ").removeprefix("if "), state):
                         out += self._block(mark + 1, after, state)
                         break
@@ -102,7 +103,7 @@ class Go:
 
 
 def parsed(text: str) -> list[tuple[str, str]]:
-    """A Modelfile's commands as Ollama reads them: values in three quotes, in one, or bare; what is not printable goes."""
+    """A Modelfile's commands as Ollama reads them: values in quotes or bare, what is not printable gone."""
     found, place = [], 0
     while place < len(text):
         line = text[place:].split("\n", 1)[0]
@@ -166,7 +167,7 @@ def test_the_runs_system_prompt_is_the_default_and_cannot_break_the_file(tokeniz
     "template",
     [
         "{% for m in messages %}{{ m.content }}{{ messages | length }}{% endfor %}",
-        "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}",
+        "{% for m in messages %}{{ m.content | upper }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}",
         "{% for m in messages[-1:] %}{{ m.content }}\n{% endfor %}",
         "{{ raise_exception('no') }}",
     ],
@@ -176,7 +177,9 @@ def test_a_template_that_is_more_than_turns_has_no_pieces(template: str, tokeniz
 
 
 def test_a_template_without_system_turns_is_written_without_them(tokenizer: Any) -> None:
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATES["chatml"]
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATES["chatml"]
+    )
     found = turns.read(refusing, tokenizer)
     assert found is not None and found.system is None
     assert '"system"' not in ollama.template(found, None)
@@ -193,6 +196,6 @@ def test_a_run_with_a_template_of_its_own_kind_is_refused(
         tmp_path / "runs", tiny_llama, rows, method="lora", task__name="instruct", task__template=odd,
         train__max_steps=1,
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="more than put turns one after the other.*use --to gguf"):
+    with pytest.raises(ConfigError, match=r"more than put turns one after the other.*use --to gguf"):
         run.export("ollama")
     assert not (run.path / "export").exists()

@@ -317,7 +317,8 @@ def tiny_qwen2(folder: Path) -> Path:
 
 def tiny_llama3(folder: Path) -> Path:
     """Llama as 3.1 is: digits by threes, a BOS in front, positions scaled by frequency, a head of its own, biases."""
-    tokenizer = byte_bpe(["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+    named = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer = byte_bpe(named)
     words = next(pattern for pattern, name in gguf_vocab.REGEXES.items() if name == "llama-bpe")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
@@ -326,7 +327,8 @@ def tiny_llama3(folder: Path) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A $B", special_tokens=[("<|begin_of_text|>", 0)]
     )
-    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 64}
+    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config = transformers.LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=HIDDEN,
@@ -335,7 +337,7 @@ def tiny_llama3(folder: Path) -> Path:
         num_attention_heads=HEADS,
         num_key_value_heads=2,
         max_position_embeddings=LENGTH,
-        rope_parameters=rope | {"original_max_position_embeddings": 64},
+        rope_parameters=rope,
         attention_bias=True,
         mlp_bias=True,
         bos_token_id=0,

@@ -18,6 +18,9 @@ def show(result: dict[str, Any]) -> None:
         table(result["kinds"], ["name", "dtypes", "checked with", "summary"])
         return
     found = result["parity"]
+    if found["consumer"] is None:
+        click.echo(f"not checked: {result['bytes'] / 1e6:,.1f} MB in {result['path']}")
+        return
     versions = " ".join(f"{name} {version}" for name, version in found["consumer"]["versions"].items())
     click.echo(f"{found['rows']} rows, {found['positions']} positions, checked with {versions}")
     agreement = "" if found["top1"] is None else f"top-1 agreement {found['top1']:.2%}, "
@@ -41,6 +44,7 @@ def show(result: dict[str, Any]) -> None:
 @click.option("--rows", type=click.IntRange(1), default=32, show_default=True, help="rows that it is judged by")
 @click.option("--max-kl", type=float, help="largest mean KL divergence from the run; default: by dtype")
 @click.option("--min-top1", type=float, help="smallest share of equal top-1 predictions; default: by dtype")
+@click.option("--unverified", is_flag=True, help="publish it unchecked where the program that checks it is missing")
 @verb(show)
 def command(run: str | None, kind: str | None, **options: Any) -> dict[str, Any]:
     """Write a finished RUN in a form that other programs load.

@@ -81,8 +81,9 @@ def layout_of(config: Any) -> Layout:
 def context_of(config: Any) -> int:
     """Tokens that llama.cpp reads as the model was meant to: it knows no sliding window in these architectures."""
     window = getattr(config, "sliding_window", None)
-    sliding = window and "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    return min(int(config.max_position_embeddings), int(window)) if sliding else int(config.max_position_embeddings)
+    longest = int(config.max_position_embeddings)
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return min(longest, int(window)) if window and sliding else longest
 
 
 def describe(writer: Any, config: Any, layout: Layout) -> None:

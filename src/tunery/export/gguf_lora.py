@@ -88,4 +88,3 @@ def _scale(settings: Mapping[str, Any], name: str, rank: int) -> float:
     patterns: dict[str, float] = settings.get("alpha_pattern") or {}
     alpha = next((v for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", name)), settings["lora_alpha"])
     return float(alpha) / (rank**0.5 if settings.get("use_rslora") else rank)
-

@@ -29,7 +29,7 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What llama.cpp needs of a tokenizer. ``scores`` are those of sentencepiece's kind, ``merges`` those of GPT-2's."""
+    """What llama.cpp needs of a tokenizer. ``scores`` are sentencepiece's, ``merges`` GPT-2's."""
 
     pre: str
     tokens: list[str]
@@ -123,7 +123,9 @@ def pre_tokenizer(described: dict[str, Any]) -> str:
         elif not unmerged:
             found = None
     if found is None:
-        raise refused(f"the tokenizer cuts texts in a way not known here: {json.dumps(parts, ensure_ascii=False)[:200]}")
+        raise refused(
+            f"the tokenizer cuts texts in a way not known here: {json.dumps(parts, ensure_ascii=False)[:200]}"
+        )
     return found
 
 
@@ -150,14 +152,15 @@ def _scores(tokens: Sequence[str], types: list[int], merges: Sequence[str]) -> l
 
 def _space_before(described: dict[str, Any]) -> bool:
     """Whether a space is put before every part of a text. Raises ConfigError if that is done in another way."""
-    normalizer, before = described.get("normalizer"), described.get("pre_tokenizer")
-    steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
+    normalizer: dict[str, Any] = described.get("normalizer") or {}
+    before: dict[str, Any] = described.get("pre_tokenizer") or {}
+    steps = normalizer.get("normalizers", [normalizer] if normalizer else [])
     replaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    if before is None and steps == [{"type": "Prepend", "prepend": SPACE}, replaces]:
+    if not before and steps == [{"type": "Prepend", "prepend": SPACE}, replaces]:
         return True
-    if before is None and steps == [replaces]:
+    if not before and steps == [replaces]:
         return False
-    if not steps and (before or {}).get("type") == "Metaspace" and not before.get("split"):
+    if not steps and before.get("type") == "Metaspace" and not before.get("split"):
         scheme = before.get("prepend_scheme")
         if scheme in ("always", "never"):
             return bool(scheme == "always")

@@ -76,6 +76,9 @@ class Kind:
     def require(self) -> None:
         """Raises ModelError, which names the extra, if a package is missing that this kind or its consumer needs."""
 
+    def require_consumer(self) -> None:
+        """Raises ModelError, which names the extra, if only what proves the export is missing (``--unverified``)."""
+
     def refuses(self, subject: Subject) -> str | None:
         """Why this run cannot be exported so, with the way out ("problem; hint"), or None."""
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from tunery.errors import ConfigError, ModelError
 from tunery.export import gguf_file, gguf_layout, gguf_vocab, tokens
 from tunery.export.kind import Subject
-from tunery.export.kinds.merged import merged
+from tunery.export.kinds.merged import merged, refusal
 
 PACKAGE, EXTRA = "llama_cpp", 'pip install "tunery[llama]" (it compiles llama.cpp, about five minutes)'
 
@@ -24,9 +24,9 @@ def require() -> None:
 def refuses(subject: Subject) -> str | None:
     """Why this run is none for llama.cpp, with the way out, or None."""
     if subject.loader != "AutoModelForCausalLM":
-        return f"llama.cpp writes text, and this run's model is a {subject.model_type}; use --to onnx or merged"
-    if not subject.method.merges:
-        return f"what {subject.method.name} learns cannot be merged into the weights; use tunery serve"
+        return f"llama.cpp writes text, and this is a run of task {subject.task.name}; use --to merged"
+    if reason := refusal(subject):
+        return reason
     try:
         gguf_layout.layout_of(subject.base.config)
         gguf_vocab.vocabulary(subject.tokenizer, int(subject.base.config.vocab_size))

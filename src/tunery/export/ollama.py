@@ -17,10 +17,10 @@ from tunery.protocols import Message
 
 def modelfile(gguf: str, turns: Turns, system: str | None, stops: Sequence[str], notes: Sequence[str] = ()) -> str:
     """Args:
-        gguf: file name beside the Modelfile.
-        system: the system prompt that the run puts before conversations without one.
-        stops: texts that end an answer.
-        notes: lines of the comment at the beginning.
+    gguf: file name beside the Modelfile.
+    system: the system prompt that the run puts before conversations without one.
+    stops: texts that end an answer.
+    notes: lines of the comment at the beginning.
     """
     lines = [f"# {' '.join(note.split())}" for note in notes]
     lines += [f"FROM ./{gguf}", f'TEMPLATE """{template(turns, system)}"""']
@@ -56,7 +56,7 @@ def _text(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of Go's, all of whose characters Ollama's parser holds for printable; never with three quotes in a row."""
+    """A string of Go's, with characters that Ollama's parser keeps, and never three quotes in a row."""
     return "".join(char if _printable(char) else _escaped(char) for char in json.dumps(text, ensure_ascii=False))
 
 

@@ -38,6 +38,7 @@ def export(
     rows: int = ROWS,
     max_kl: float | None = None,
     min_top1: float | None = None,
+    unverified: bool = False,
 ) -> dict[str, Any]:
     """Export a finished run → ``run``, ``kind``, ``dtype``, ``path``, ``bytes``, ``files`` and ``parity``.
 
@@ -48,6 +49,8 @@ def export(
         force: put it in the place of an older export, once it has passed.
         rows: by how many rows of the run's data it is judged.
         max_kl, min_top1: bounds instead of those of ``parity.BOUNDS``.
+        unverified: publish it all the same where the program that would load it is not installed; ``parity.json`` and
+            the model card say that nothing was compared. Where it is installed, this changes nothing.
 
     Raises GateError (nothing is published), ConfigError (this run cannot be exported so), ModelError.
     """
@@ -56,6 +59,7 @@ def export(
     target = Path(output) if output else run.dir.export(f"{to}-{dtype}" if dtype else to)
     _check_target(target, force)
     kind.require()
+    verified = _can_be_verified(kind, unverified)
     machine.prepare()
     _check_weights(run)
     subject = Subject(run)
@@ -65,15 +69,19 @@ def export(
         raise ConfigError(f"{to}: {problem}", hint.strip(), "--to")
     wanted = parity.bounds(kind.precision(subject, chosen), subject, max_kl, min_top1)
     with _scratch(target) as scratch:
-        asked = probes.collect(subject, rows)
-        say(f"{len(asked.rows)} probe rows through the run")
-        ours = parity.reference(subject, asked, scratch / "run")
         built = scratch / "built"
         built.mkdir()
+        if verified:
+            asked = probes.collect(subject, rows)
+            say(f"{len(asked.rows)} probe rows through the run")
+            ours = parity.reference(subject, asked, scratch / "run")
         say(f"building {to} ({chosen})")
         kind.build(subject, built, chosen)
-        say(f"{len(asked.rows)} probe rows through {kind.consumer.replace('_', '-')}")
-        found = _judge(kind, subject, asked, ours, scratch, chosen, wanted)
+        if verified:
+            say(f"{len(asked.rows)} probe rows through {kind.consumer.replace('_', '-')}")
+            found = _judge(kind, subject, asked, ours, scratch, chosen, wanted)
+        else:
+            found = {**_about(kind, subject, chosen), "consumer": None, "passed": None}
         _finish(kind, subject, built, target, found)
         files = {path.relative_to(built).as_posix(): path.stat().st_size for path in _files(built)}
         _publish(built, target)
@@ -86,6 +94,23 @@ def export(
         "files": files,
         "parity": found,
     }
+
+
+def _can_be_verified(kind: Kind, unverified: bool) -> bool:
+    """Raises ModelError if what proves the export is missing, and nobody said that this is all right."""
+    try:
+        kind.require_consumer()
+    except ModelError as missing:
+        if not unverified:
+            hint = f"{missing.hint}; --unverified publishes it without the proof"
+            raise ModelError(missing.problem, hint, missing.where) from None
+        say(f"the export is not checked: {missing.problem}")
+        return False
+    return True
+
+
+def _about(kind: Kind, subject: Subject, dtype: str) -> dict[str, Any]:
+    return {"kind": kind.name, "dtype": dtype, "run": subject.name, "base": subject.manifest["base"]["hash"]}
 
 
 def _judge(
@@ -105,10 +130,7 @@ def _judge(
     found = parity.compare(subject, asked, ours, theirs)
     problems = parity.failures(found, wanted)
     found = {
-        "kind": kind.name,
-        "dtype": dtype,
-        "run": subject.name,
-        "base": subject.manifest["base"]["hash"],
+        **_about(kind, subject, dtype),
         "consumer": {"name": kind.consumer, "versions": said["versions"]},
         **found,
         "bounds": {**asdict(wanted), "kl_at_any_position": parity.WORST * wanted.kl},

@@ -66,7 +66,9 @@ def adapter(records: Records) -> bool:
 # --------------------------------------------------------------------------------------------- metadata
 
 
-LIBRARIES = {"adapter": "peft", "vllm": "peft", "merged": "transformers", "onnx": "onnx", "gguf": "gguf"}
+LIBRARIES = {"adapter": "peft", "vllm": "peft", "merged": "transformers", "onnx": "onnx"} | dict.fromkeys(
+    ("gguf", "gguf_lora", "ollama"), "gguf"
+)
 """The hub's word for what loads each kind of export."""
 
 
@@ -77,7 +79,9 @@ def _metadata(records: Records, parity: Mapping[str, Any] | None) -> dict[str, A
     found: dict[str, Any] = {"library_name": library}
     if base.get("hub"):
         found["base_model"] = base["hub"]
-        whole = method in ("full", "freeze", "bitfit") or (parity is not None and library != "peft")
+        whole = method in ("full", "freeze", "bitfit") or (
+            parity is not None and library != "peft" and parity["kind"] != "gguf_lora"
+        )
         found["base_model_relation"] = "finetune" if whole else "adapter"
     if licence := _licence(base.get("licence")):
         found["license"] = licence
@@ -139,6 +143,8 @@ def _use(records: Records) -> str:
 def _parity(found: Mapping[str, Any]) -> str:
     """How near an export is to the run, as the program that loads it was asked."""
     consumer = found["consumer"]
+    if consumer is None:
+        return "It was not checked against the run: the program that loads it was not installed (`--unverified`)."
     programs = ", ".join(f"{name} {version}" for name, version in consumer["versions"].items())
     shown: dict[str, Any] = {
         "loaded by": programs,

@@ -18,8 +18,8 @@ def load(job: dict[str, Any]) -> Consumer:
 
 
 class Consumer:
-    """``job``: ``gguf``, the file of a whole model, ``lora``, that of an adapter for it, or None, and ``exact``: keys and values are
-    kept in fp32 then, instead of fp16.
+    """``job``: ``gguf``, the file of a whole model, ``lora``, that of an adapter for it, or None, and ``exact``: keys
+    and values are kept in fp32 then, instead of fp16.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ class Gguf(Kind):
     consumer = "llama_cpp"
     dtypes: ClassVar[tuple[str, ...]] = gguf_file.KINDS
 
-    def require(self) -> None:
+    def require_consumer(self) -> None:
         llama.require()
 
     def refuses(self, subject: Subject) -> str | None:
@@ -40,5 +40,3 @@ class Gguf(Kind):
             "and so does llama-cpp-python's:\n\n"
             f"```bash\npython -m llama_cpp.server --model {target / FILE} --port 8080\n```\n"
         )
-
-

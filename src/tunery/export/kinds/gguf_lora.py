@@ -17,7 +17,7 @@ class GgufLora(Kind):
     consumer = "llama_cpp"
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "f16")
 
-    def require(self) -> None:
+    def require_consumer(self) -> None:
         llama.require()
 
     def refuses(self, subject: Subject) -> str | None:

@@ -18,7 +18,7 @@ class Ollama(Kind):
     consumer = "llama_cpp"
     dtypes: ClassVar[tuple[str, ...]] = gguf_file.KINDS
 
-    def require(self) -> None:
+    def require_consumer(self) -> None:
         llama.require()
 
     def refuses(self, subject: Subject) -> str | None:

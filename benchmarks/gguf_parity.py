@@ -1,0 +1,92 @@
+"""A run in llama.cpp: the parity gate of GGUF files, and whether they answer the test questions with the same text.
+
+    python benchmarks/gguf_parity.py RUN [--dtypes f16 q8_0] [--adapter] [--rows 1000]
+
+Each file is exported through the gate on the run's test rows (all of them, up to --rows). "The run's own weights in
+fp32": transformers with the adapter unmerged, what the gate compares with. "As it was evaluated": the answers that the
+run stored when its training ended, in the dtype it was trained in; rounding in bf16 may turn a word. Answers are
+greedy, of at most eval.max_new_tokens tokens. Needs llama-cpp-python. Writes docs/benchmarks/gguf.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tunery.export import consume, probes
+from tunery.export.kind import Subject
+from tunery.export.publish import export
+from tunery.models import machine
+from tunery.run.run import Run
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "gguf.json"
+
+
+def stored_answers(run: Run) -> dict[str, str]:
+    """Question → the answer that the run gave when it was evaluated on its test rows."""
+    file = run.dir.evaluation("test") / "predictions.jsonl"
+    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return {row["input"]: row["prediction"] for row in rows}
+
+
+def as_evaluated(run: Run, file: Path, asked: probes.Probes, subject: Subject) -> float:
+    """Share of the test questions that llama.cpp answers with the text that the run stored."""
+    job = {**asked.job(subject), "asks": [], "rows": [], "gguf": str(file)}
+    with tempfile.TemporaryDirectory() as scratch:
+        said = consume.run({**job, "consumer": "llama_cpp", "threads": machine.cpus()}, Path(scratch, "consumer"))
+    known = stored_answers(run)
+    pairs = [
+        (known[example.input_text], subject.tokenizer.decode(ids, skip_special_tokens=True).strip())
+        for example, ids in zip(asked.asked, said["answers"], strict=True)
+        if example.input_text in known
+    ]
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def measure(run: Run, kind: str, dtype: str, rows: int, folder: Path) -> dict[str, Any]:
+    begun = time.monotonic()
+    done = export(run, kind, dtype=dtype, output=folder / f"{kind}-{dtype}", rows=rows)
+    found = done["parity"]
+    kept = ("rows", "positions", "token_ids_equal", "top1", "kl_mean", "kl_max", "same_answers", "metrics", "bounds")
+    return {
+        "versions": found["consumer"]["versions"],
+        **{key: found[key] for key in kept},
+        "bytes": done["bytes"],
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--dtypes", nargs="*", default=["f16", "q8_0"])
+    parser.add_argument("--adapter", action="store_true", help="the LoRA adapter as a GGUF file as well")
+    parser.add_argument("--rows", type=int, default=1000)
+    given = parser.parse_args()
+    machine.prepare()
+    run = Run(given.run)
+    subject = Subject(run)
+    asked = probes.collect(subject, given.rows)
+    results: dict[str, Any] = {
+        "run": run.path.name,
+        "base": run.manifest["base"]["name"],
+        "trained_in": subject.dtype,
+        "exports": {},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind, dtype in [*(("gguf", dtype) for dtype in given.dtypes), *([("gguf_lora", "f16")] * given.adapter)]:
+            found = measure(run, kind, dtype, given.rows, Path(scratch))
+            if kind == "gguf":
+                file = Path(scratch, f"{kind}-{dtype}", "model.gguf")
+                found["same_answers_as_evaluated"] = as_evaluated(run, file, asked, subject)
+            results["exports"][f"{kind} {dtype}"] = found
+            print(json.dumps({f"{kind} {dtype}": found}, indent=2), flush=True)
+            TARGET.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
