@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tunery.errors import ModelError
-from tunery.models import quantise, quantised_adapters
+from tunery.models import quantise, quantised_adapters, weights
 
 _SLOT = "_tunery_peft"
 
@@ -122,6 +122,7 @@ def merge(model: nn.Module) -> None:
     It must be the dequantised weights, not those from before quantising: the adapter was trained on these.
     """
     wrapper = handle(model)
+    weights.separate(model)
     with torch.no_grad():
         if quantise.is_quantised(model):
             wrapper = _on_plain_base(model, wrapper)

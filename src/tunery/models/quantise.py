@@ -72,6 +72,11 @@ def is_quantised(model: nn.Module) -> bool:
     return kind(model) is not None
 
 
+def layers(model: nn.Module) -> list[nn.Module]:
+    """Quantised layers."""
+    return [module for _, module in _layers(model)]
+
+
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Quantised layers by name; peft's adapters around them are named like them."""
     for name, module in model.named_modules():

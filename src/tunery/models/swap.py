@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from tunery.errors import ModelError
@@ -58,9 +57,8 @@ def activate(model: nn.Module, name: str | None) -> None:
     own = dict(model.named_parameters())
     if sets.active is not None:
         sets.tuned[sets.active] = {key: own[key].detach().clone() for key in sets.tuned[sets.active]}
-    with torch.no_grad():
-        for key, value in {**sets.base, **(sets.tuned[name] if name else {})}.items():
-            own[key].copy_(value)
+    for key, value in {**sets.base, **(sets.tuned[name] if name else {})}.items():
+        weights.put(own[key], value)
     sets.active = name
 
 

@@ -70,9 +70,39 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> N
             "these weights belong to another base model",
             str(where),
         )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    for name, tensor in tensors.items():
+        put(own[name], tensor)
+
+
+_SHARED = "_tunery_shared"
+
+
+def share(parameter: Tensor) -> None:
+    """Mark a parameter whose memory belongs to other models too."""
+    setattr(parameter, _SHARED, True)
+
+
+@torch.no_grad()
+def put(parameter: Tensor, value: Tensor) -> None:
+    """Give a parameter a value. Memory that it shares with other models is left as it is: it then gets its own, unless
+    it has that value already.
+    """
+    if not getattr(parameter, _SHARED, False):
+        parameter.copy_(value)
+        return
+    new = value.to(parameter.device, parameter.dtype)
+    if not torch.equal(new, parameter):
+        parameter.data = new.clone()
+        setattr(parameter, _SHARED, False)
+
+
+@torch.no_grad()
+def separate(model: nn.Module) -> None:
+    """Give all parameters memory of their own, before something writes into them in place."""
+    for parameter in model.parameters():
+        if getattr(parameter, _SHARED, False):
+            parameter.data = parameter.data.clone()
+            setattr(parameter, _SHARED, False)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

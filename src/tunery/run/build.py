@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,10 @@ def attach(method: Method, task: Task, model: nn.Module, head: tuple[str, ...], 
         enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def load(run: RunDir) -> Tuned:
+def load(run: RunDir, share: Callable[[Base], Base] | None = None) -> Tuned:
     """The tuned model of a finished run, exactly as it was trained.
+
+    ``share`` may give a base whose weights other models have too (``models/several.py``).
 
     Raises ModelError: not a finished run, another base model, damaged weights, other token ids than at training.
     """
@@ -136,6 +139,7 @@ def load(run: RunDir) -> Tuned:
         raise ModelError(
             f"{base.name} is not the model this run was trained on", "get that version back", str(base.folder)
         )
+    base = share(base) if share is not None else base
     stored = read_json(run.model / TASK_FILE)
     task, method = parts(config)
     task.restore(stored["state"])

@@ -7,6 +7,7 @@ must be short.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import threading
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 from tunery.errors import ResourceError, TuneryError
 from tunery.generate.batcher import Batcher, Event, Reason, Request
@@ -24,6 +26,7 @@ from tunery.generate.sampling import Sampling, Token
 from tunery.models import machine
 from tunery.run import build
 from tunery.run.run import Run
+from tunery.run.several import Group, Place, Several
 
 __all__ = ["Draining", "Finish", "NoSuchModel", "QueueFull", "Sampling", "Served", "Token", "Worker"]
 
@@ -32,6 +35,8 @@ COLUMNS = 256
 """Tokens of prompts that are read between two tokens of running rows."""
 RECENT = 64
 """Ends of requests from which their pace is measured."""
+CALLS = 0.1
+"""Seconds of other work between two steps, about: what is left waits for the next."""
 LONGEST_WAIT = 60
 """Seconds that a client is told to wait, at most."""
 log = logging.getLogger(__name__)
@@ -88,10 +93,11 @@ class _Job:
     on_end: Callable[[Finish], None]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Lane:
-    """A running batch and the requests in it."""
+    """A running batch: of one run, or of all that may share one."""
 
+    group: Group
     batcher: Batcher
 
 
@@ -102,15 +108,16 @@ class _Entry:
     served: Served
     lane: _Lane | None
     """None where the task writes no text."""
-    adapter: str | None = None
+    place: Place | None = None
 
 
 class Worker:
-    """Serves runs by name.
+    """Serves runs by name: those that may share a batch do, the batches of the others take turns.
 
     Args:
         runs: name → run directory.
-        most rows of one batch: ``max_batch``; requests that wait for room: ``max_queue``.
+        max_batch: rows of one batch.
+        max_queue: requests that wait for room in a batch.
     """
 
     def __init__(self, runs: Mapping[str, Path], *, max_batch: int = 32, max_queue: int = 256) -> None:
@@ -118,6 +125,11 @@ class Worker:
         self._first = dict(runs)
         self._lock = threading.Condition()
         self._entries: dict[str, _Entry] = {}
+        self._several = Several()
+        self._lanes: WeakValueDictionary[int, _Lane] = WeakValueDictionary()
+        """By the group they belong to."""
+        self._left_over: set[Place] = set()
+        """Of runs that are served no more: they leave when their last request has ended."""
         self._new: deque[_Job] = deque()
         self._gone: deque[_Job] = deque()
         self._work: deque[Callable[[], None]] = deque()
@@ -137,7 +149,8 @@ class Worker:
     def start(self) -> None:
         """Load all runs, then serve. Raises ModelError."""
         machine.prepare()
-        self._entries = {name: self._load(name, path) for name, path in self._first.items()}
+        for name, path in self._first.items():
+            self._enter(self._read(name, path))
         self._thread.start()
 
     def stop(self, drain_seconds: float) -> int:
@@ -179,7 +192,8 @@ class Worker:
             if self._waiting() >= self.max_queue:
                 self._counts["refused"] += 1
                 raise QueueFull(self._retry_after())
-            request = Request(list(prompt), sampling, frozenset(stop_ids), logprobs, adapter=entry.adapter)
+            adapter = entry.place.adapter if entry.place else None
+            request = Request(list(prompt), sampling, frozenset(stop_ids), logprobs, adapter=adapter)
             job = _Job(request, entry.lane, on_token, on_end)
             self._new.append(job)
             self._left += 1
@@ -212,27 +226,21 @@ class Worker:
 
         def read() -> None:
             try:
-                entry = self._load(name, path)
+                entry = self._read(name, path)
+                with self._lock:
+                    entered = self._post(lambda: self._enter(entry))
+                found.set_result(entered.result())
             except BaseException as error:
                 found.set_exception(error)
-                return
-            with self._lock:
-                self._entries[name] = entry
-                self._lock.notify_all()
-            found.set_result(entry.served)
 
         self._loader.submit(read)
         return found
 
     def unload(self, name: str) -> Future[None]:
         """Serve nothing under this name any more; requests submitted before finish. Raises NoSuchModel, Draining."""
-        done: Future[None] = Future()
         with self._lock:
             self._entry(name)
-            del self._entries[name]
-            self._lock.notify_all()
-        done.set_result(None)
-        return done
+            return self._post(lambda: self._leave(name))
 
     def stats(self) -> dict[str, float]:
         """Totals since the start, and how many requests wait and run now."""
@@ -261,6 +269,8 @@ class Worker:
         return min(max(math.ceil(self.max_batch / pace), 1), LONGEST_WAIT)
 
     def _post(self, work: Callable[[], T]) -> Future[T]:
+        if self._over:
+            raise Draining("the server is shutting down")
         done: Future[T] = Future()
 
         def run() -> None:
@@ -275,48 +285,90 @@ class Worker:
         self._lock.notify_all()
         return done
 
-    # ------------------------------------------------------------------------------- the worker's thread
+    # ------------------------------------------------------------------------------ loading and leaving
 
-    def _load(self, name: str, path: Path) -> _Entry:
+    def _read(self, name: str, path: Path) -> _Entry:
+        """Load a run, in a thread of its own: nothing that is served is touched. Raises ModelError."""
         run = Run(path)
+        place = self._several.load(run)
         tuned = run.tuned
-        served = Served(
-            name,
-            run.path,
-            tuned.base.name,
-            tuned.task.name,
-            tuned.method.name,
-            tuned.task.output,
-            time.time(),
-            tuned,
-            run,
-        )
-        lane = _Lane(Batcher(tuned.model, self.max_batch, COLUMNS, isolate=True)) if served.output == "text" else None
-        return _Entry(served, lane)
+        about = (tuned.base.name, tuned.task.name, tuned.method.name, tuned.task.output)
+        served = Served(name, run.path, *about, loaded=time.time(), tuned=tuned, run=run)
+        if place is None:
+            return _Entry(served, None)
+        group = place.group
+        lane = self._lanes.get(id(group))
+        if lane is None:
+            batcher = Batcher(group.model, self.max_batch, COLUMNS, group.arrange, isolate=True)
+            lane = self._lanes[id(group)] = _Lane(group, batcher)
+        return _Entry(served, lane, place)
+
+    def _enter(self, entry: _Entry) -> Served:
+        """Serve a run that was read, in the worker's thread (or before it runs)."""
+        if entry.place is not None:
+            entry.place.enter()
+        with self._lock:
+            old = self._entries.get(entry.served.name)
+            self._entries[entry.served.name] = entry
+        self._forget(old)
+        return entry.served
+
+    def _leave(self, name: str) -> None:
+        with self._lock:
+            old = self._entries.pop(name, None)
+        self._forget(old)
+
+    def _forget(self, old: _Entry | None) -> None:
+        if old is not None and old.place is not None:
+            self._left_over.add(old.place)
+        if old is not None:
+            del old
+            self._sweep(force=True)
+
+    def _sweep(self, force: bool = False) -> None:
+        """Take adapters out of their batch when the last request for them has ended, and give their memory back."""
+        with self._lock:
+            in_use = {job.request.adapter for job in [*self._jobs.values(), *self._new]}
+        over = {place for place in self._left_over if place.adapter is None or place.adapter not in in_use}
+        for place in over:
+            if place.group.lora is not None and place.adapter is not None:
+                place.group.lora.remove(place.adapter)
+        self._left_over -= over
+        if over or force:
+            gc.collect()  # a model refers to itself in many places
+
+    # ------------------------------------------------------------------------------- the worker's thread
 
     def _serve(self) -> None:
         machine.prepare()
-        while True:
-            with self._lock:
-                self._lock.wait_for(lambda: self._new or self._gone or self._work or self._jobs or self._over)
-                new, gone, work = self._new, self._gone, self._work
-                self._new, self._gone, self._work = deque(), deque(), deque()
-                over = self._over
-                for job in new:
-                    self._jobs[job.request] = job
-                    job.lane.batcher.add(job.request)
-            for job in gone:
-                if job.lane.batcher.cancel(job.request):
-                    self._end(job, Finish("cancelled"))
-            for each in work:
-                each()
-            if over:
-                break
-            for lane in list({id(job.lane): job.lane for job in self._jobs.values()}.values()):
-                self._step(lane)
+        while self._round():
+            pass
         for job in list(self._jobs.values()):
-            job.lane.batcher.clear()
             self._end(job, Finish("error", "the server stopped before the answer was complete"))
+
+    def _round(self) -> bool:
+        """Take in what was asked for, then a step of each batch → whether there is to be another round."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._new or self._gone or self._work or self._jobs or self._over)
+            over, gone = self._over, self._gone
+            self._gone = deque()
+            while self._new:
+                job = self._new.popleft()
+                self._jobs[job.request] = job
+                job.lane.batcher.add(job.request)
+        for job in gone:
+            if job.lane.batcher.cancel(job.request):
+                self._end(job, Finish("cancelled"))
+        until = time.monotonic() + (math.inf if over else CALLS)
+        while self._work and time.monotonic() < until:
+            self._work.popleft()()
+        if over:
+            return False
+        for lane in {id(job.lane): job.lane for job in self._jobs.values()}.values():
+            self._step(lane)
+        if self._left_over:
+            self._sweep()
+        return True
 
     def _step(self, lane: _Lane) -> None:
         try:
