@@ -137,7 +137,7 @@ def adapters(run: Run, count: int) -> dict[str, tuple[Any, dict[str, Any]]]:
         for module in tuned.model.modules():
             if hasattr(module, "lora_B"):
                 with torch.no_grad():
-                    module.lora_B["default"].weight.normal_(0, 0.1)
+                    module.lora_B["default"].weight.normal_(0, 0.3)
                 module.scaling["default"] = 1.0 + i % 3
         parts = shared_lora.parts(tuned.model)
         assert parts
