@@ -88,6 +88,7 @@ class Batcher:
     def add(self, request: Request) -> None:
         self.waiting.append(request)
 
+    @torch.inference_mode()
     def cancel(self, request: Request) -> bool:
         """Forget a request at once → whether it was there."""
         if request in self.waiting:
@@ -192,7 +193,7 @@ class Batcher:
         chosen, events, going = self._choose(logits, self.reading)
         if going:
             if not isinstance(self._state, decoding.Open):
-                self._state = decoding.Open(self.model, self.device)
+                self._state = decoding.Open(self.model, self.most, self.device)
             self._state.join(self._prompts, going, [chosen[row] for row in going])
             self.rows += [one for row in going if (one := self.reading[row])]
         self.reading, self._prompts = [], None

@@ -55,8 +55,10 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 class RowCache(Cache):  # type: ignore[misc]
     """Columns in use are ``start … end - 1``; a row's own are ``begins[row] … end - 1``."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         super().__init__(layers=[])
+        self.most = most
+        """Rows that there will ever be."""
         self.layers: list[Any] = []
         self.end = 0
         self.begins: list[int] = []
@@ -125,7 +127,7 @@ class RowCache(Cache):  # type: ignore[misc]
         start, held = self.start, self.end - self.start
         room = len(self._mask)
         if rows > room:
-            room = max(rows, min(2 * room, rows + 8))
+            room = max(rows, min(2 * room, self.most))
         elif rows * 4 < room:
             room = rows
         wide = -(-(columns + 1) // BLOCK) * BLOCK + BLOCK
