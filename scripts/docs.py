@@ -34,7 +34,8 @@ ZH = {"name": "名称", "formats": "数据格式", "needs": "必需列", "may ha
 ZH |= {"merges": "可合并", "summary": "说明", "code": "退出码", "meaning": "含义", "verb": "命令", "does": "作用"}
 ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI 包", "parameters": "参数量"}
 ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
-ZH |= {"keys": "参数"}
+ZH |= {"keys": "参数", "kind": "类型", "dtype": "精度", "checked with": "用什么检查"}
+ZH |= {"mean KL at most": "平均 KL 上限", "top-1 at least": "top-1 下限"}
 ZH |= {"rule": "规则", "points": "加减分", "why": "条件和理由"}
 ZH |= {
     "lower": "越低越好",
@@ -156,6 +157,21 @@ def verbs() -> tuple[list[str], Rows]:
     return ["verb", "does"], [[f"`{n}`", inspect.cleandoc(c.help or "").split("\n\n")[0]] for n, c in found]
 
 
+def exports() -> tuple[list[str], Rows]:
+    from tunery.export import kinds
+
+    found = [kinds.get(name) for name in kinds.names()]
+    rows = [[f"`{k.name}`", code(k.dtypes), f"`{k.consumer.replace('_', '-')}`", k.summary] for k in found]
+    return ["kind", "dtype", "checked with", "summary"], rows
+
+
+def bounds() -> tuple[list[str], Rows]:
+    from tunery.export import parity
+
+    rows = [[f"`{name}`", f"{b.kl:g}", f"{b.top1:.0%}", b.why] for name, b in parity.BOUNDS.items()]
+    return ["dtype", "mean KL at most", "top-1 at least", "why"], rows
+
+
 def cleaners() -> tuple[list[str], Rows]:
     return ["name", "keys", "summary"], [[f"`{c.name}`", step_keys(c), c.summary] for c in _each("cleaner")]
 
@@ -207,6 +223,8 @@ TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "metrics": metrics,
     "cleaners": cleaners,
     "augmenters": augmenters,
+    "exports": exports,
+    "bounds": bounds,
     "packs": pack_list,
     "exit-codes": exit_codes,
     "verbs": verbs,

@@ -22,6 +22,7 @@ from typing import Any
 import click
 import pytest
 
+import exports
 import served
 import tiny
 import trials
@@ -47,6 +48,7 @@ PAIRS.append(("docs/compare.md", "docs/zh/compare.md"))
 PAIRS.append(("docs/curve.md", "docs/zh/curve.md"))
 PAIRS.append(("docs/search.md", "docs/zh/search.md"))
 PAIRS.append(("docs/serve.md", "docs/zh/serve.md"))
+PAIRS.append(("docs/export.md", "docs/zh/export.md"))
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -122,6 +124,7 @@ def stand_ins(
 
     monkeypatch.setattr(training, "train", short)
     trials.in_process(monkeypatch)
+    exports.in_process(monkeypatch)
     stop = served.in_process(monkeypatch)
     yield
     stop()

@@ -6,6 +6,9 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import small
+from exports import CONSUMERS, in_process
 from small import one_thread  # noqa: F401
 from tunery.errors import ConfigError, GateError
-from tunery.export import consume, consumers, kinds
+from tunery.export import consumers, kinds
 from tunery.run.run import Run
 from verbs import call
-
-CONSUMERS = Path(str(consumers.__file__)).parent
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers work in this process: a new one imports torch and transformers for ten seconds."""
-    spec = importlib.util.spec_from_file_location("consumer_run", CONSUMERS / "_run.py")
-    assert spec is not None and spec.loader is not None
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
-
-    def run(job: dict[str, Any], folder: Path) -> Any:
-        folder.mkdir(parents=True)
-        (folder / "job.json").write_text(json.dumps(job))
-        worker.main(folder)
-        return json.loads((folder / "found.json").read_text())
-
-    monkeypatch.setattr(consume, "run", run)
+    in_process(monkeypatch)
 
 
 def tuned(folder: Path, base: Path, task: str = "instruct", method: str = "lora", **settings: Any) -> Run:
@@ -57,7 +47,7 @@ def corrupt(file: Path) -> None:
 
 
 def nothing_there(run: Run) -> bool:
-    return not any((run.path / "export").glob("*"))
+    return not any((run.path / "export").glob("[!.]*"))
 
 
 def test_consumers_do_not_know_tunery() -> None:
@@ -139,3 +129,164 @@ def test_an_older_export_is_replaced_only_by_one_that_passes(tiny_llama: Path, t
     assert not (folder / "mark").exists() and [path.name for path in folder.parent.iterdir()] == ["adapter"]
     with pytest.raises(ConfigError, match="no export"):
         run.export("adapter", output=tmp_path, force=True)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("kind", "base", "task", "method", "settings"),
+    [
+        ("adapter", "llama", "instruct", "prefix", {}),
+        ("adapter", "llama", "instruct", "prompt", {}),
+        ("adapter", "qwen", "instruct", "adalora", {}),
+        ("adapter", "roberta", "classify", "lora", {}),
+        ("adapter", "t5", "seq2seq", "ia3", {"train__lr": 0.1}),
+        ("merged", "gemma", "instruct", "lora", {"task__template": "chatml"}),
+        ("merged", "gpt2", "lm", "ia3", {}),
+        ("merged", "t5", "seq2seq", "lora", {}),
+        ("merged", "bert", "tag", "full", {"train__lr": 0.003}),
+        ("merged", "bert", "extract_qa", "bitfit", {}),
+        ("merged", "roberta", "classify", "lora", {}),
+        ("merged", "roberta", "cloze", "lora", {}),
+        ("merged", "llama", "classify", "lora", {"task__pooling": "stock"}),
+        ("merged", "bert", "regress", "freeze", {}),
+    ],
+)
+def test_stock_programs_load_it(
+    kind: str,
+    base: str,
+    task: str,
+    method: str,
+    settings: dict[str, Any],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    folder = request.getfixturevalue(f"tiny_{base}")
+    run = tuned(tmp_path, folder, task, method, **settings)
+    parity = run.export(kind, rows=4)["parity"]
+    assert parity["kl_max"] < 1e-6 and parity["token_ids_equal"] == 1 and parity["top1"] in (1, None)
+    assert parity["same_answers"] in (1, None)
+    assert parity["metrics"]["run"] == pytest.approx(parity["metrics"]["export"], rel=1e-3, abs=1e-6)
+    if kind == "merged":
+        merged = json.loads((run.path / "export" / "merged" / "config.json").read_text())
+        known = json.loads((folder / "config.json").read_text())
+        new = {"id2label", "label2id", "problem_type", "pad_token_id", "dtype", "architectures", "transformers_version"}
+        changed = {key for key in merged if merged[key] != known.get(key)} - new
+        assert changed <= {"num_labels", "use_cache", "tie_word_embeddings"}, changed
+
+
+@pytest.mark.usefixtures("here")
+def test_a_lower_dtype_is_rounded_once_and_tied_weights_stay_tied(tiny_llama: Path, tmp_path: Path) -> None:
+    run = tuned(tmp_path, small.lively(tiny_llama, tmp_path / "base"))
+    found = run.export("merged", dtype="bf16", rows=6)
+    stored = load_file(Path(found["path"]) / "model.safetensors")
+    assert Path(found["path"]).name == "merged-bf16" and {t.dtype for t in stored.values()} == {torch.bfloat16}
+    assert "lm_head.weight" not in stored and 1e-9 < found["parity"]["kl_mean"] < 5e-3
+    with pytest.raises(ConfigError, match="no q8_0"):
+        run.export("merged", dtype="q8_0")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_quantised_base_is_merged_into_what_it_was_trained_on(tiny_llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases need bitsandbytes")
+    run = tuned(tmp_path, small.lively(tiny_llama, tmp_path / "base"), model__quantise="nf4", train__lr=0.01)
+    found = run.export("merged", dtype="f32", rows=4)
+    assert found["parity"]["passed"] and found["parity"]["kl_mean"] < 1e-4
+    assert "quantization_config" not in json.loads((Path(found["path"]) / "config.json").read_text())
+    assert run.export("adapter", rows=4)["parity"]["kl_mean"] < 1e-4
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("dtype", ["f32", "int8"])
+def test_onnx_of_a_pooled_classifier(tiny_bert: Path, tmp_path: Path, dtype: str) -> None:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    import numpy as np
+    import onnxruntime
+
+    run = tuned(tmp_path, tiny_bert, "classify", task__pooling="mean")
+    found = run.export("onnx", dtype=dtype, rows=6)
+    assert found["parity"]["kl_max"] < (1e-6 if dtype == "f32" else 0.1)
+    session = onnxruntime.InferenceSession(str(Path(found["path"]) / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_outputs()] == ["logits", "sentence_embedding"]
+    rows = [[2, 7, 8, 9, 3], [2, 11, 3], [2, 12, 13, 3]]
+    ids = np.array([row + [0] * (5 - len(row)) for row in rows])
+    mask = np.array([[1] * len(row) + [0] * (5 - len(row)) for row in rows])
+    together = session.run(["logits"], {"input_ids": ids, "attention_mask": mask, "token_type_ids": 0 * ids})[0]
+    for row, expected in zip(rows, together, strict=True):
+        alone = np.array([row])
+        given = {"input_ids": alone, "attention_mask": np.ones_like(alone), "token_type_ids": 0 * alone}
+        assert session.run(["logits"], given)[0][0] == pytest.approx(expected, abs=1e-4 if dtype == "f32" else 0.1)
+    settings = json.loads((Path(found["path"]) / "settings.json").read_text())
+    assert settings["labels"] == ["bad", "good"] and settings["max_length"] == run.config.data.max_length
+
+
+def test_refusals_name_a_way_out(
+    tiny_llama: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {
+        "prefix": tuned(tmp_path, tiny_llama, method="prefix"),
+        "dora": tuned(tmp_path, tiny_llama, method="lora", method__dora=True),
+        "full": tuned(tmp_path, tiny_llama, method="full", train__lr=0.001),
+        "bottleneck": tuned(tmp_path, tiny_llama, method="adapter"),
+        "pooled": tuned(tmp_path, tiny_bert, "classify", task__pooling="mean"),
+    }
+    for name, kind, said, way in (
+        ("prefix", "merged", "cannot be merged", "tunery serve"),
+        ("prefix", "vllm", "LoRA alone", "tunery serve"),
+        ("dora", "vllm", "no DoRA", "--to merged"),
+        ("full", "adapter", "no adapter", "--to merged"),
+        ("full", "onnx", "no classifier", "--to merged"),
+        ("bottleneck", "adapter", "no format", "tunery serve"),
+        ("pooled", "merged", "no class", "--to onnx"),
+        ("pooled", "adapter", "no class", "--to onnx"),
+    ):
+        answer = call(capsys, "export", runs[name].path, "--to", kind, "--json")
+        assert answer.code == 2 and said in answer.error["problem"] and way in answer.error["hint"], (name, kind)
+        assert nothing_there(runs[name])
+    answer = call(capsys, "export", runs["full"].path, "--to", "merge", "--json")
+    assert answer.code == 2 and answer.error["hint"] == "did you mean 'merged'?"
+    assert {kind["name"] for kind in call(capsys, "export", "--json").value["kinds"]} == set(kinds.names())
+
+
+@pytest.mark.usefixtures("here")
+def test_vllm_gets_what_it_demands(tiny_llama: Path, tmp_path: Path) -> None:
+    import yaml
+
+    run = tuned(tmp_path, tiny_llama, method__r=12)
+    folder = Path(run.export("vllm", rows=2)["path"])
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings["max-lora-rank"] == 16 and settings["model"] == str(tiny_llama) and settings["enable-lora"] is True
+    assert settings["lora-modules"] == [f"{run.path.name}=."] and (folder / settings["chat-template"]).is_file()
+    script = (folder / "launch.sh").read_text()
+    assert "--enable-lora --max-lora-rank 16" in script and os.access(folder / "launch.sh", os.X_OK)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_llama)
+
+
+def test_other_weights_than_those_that_were_scored(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tuned(tmp_path, tiny_llama)
+    corrupt(run.dir.model / "adapter_model.safetensors")
+    answer = call(capsys, "export", run.path, "--to", "adapter", "--json")
+    assert answer.code == 4 and "not the weights" in answer.error["problem"] and nothing_there(run)
+
+
+def test_a_killed_export_leaves_nothing_under_the_name(tiny_llama: Path, tmp_path: Path) -> None:
+    run = tuned(tmp_path, tiny_llama)
+    child = small.Child("export", run.path, "--to", "adapter", "--rows", "2", cwd=tmp_path)
+    while child.running and not list((run.path / "export").glob(".adapter.*/built/adapter_config.json")):
+        time.sleep(0.01)
+    child.send(signal.SIGKILL)
+    assert child.end()[0] == -signal.SIGKILL and nothing_there(run)
+
+
+@pytest.mark.real
+def test_minilm_as_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="exports to ONNX need onnxscript")
+    pytest.importorskip("onnxruntime", reason="exports to ONNX need onnxruntime")
+    in_process(monkeypatch)
+    data = small.write(tmp_path / "rows.jsonl", small.labelled(64))
+    run = small.train(tmp_path, Path("minilm"), data, task="classify", method="lora", train__epochs=2)
+    for dtype, most in (("f32", 1e-6), ("int8", 0.05)):
+        found = run.export("onnx", dtype=dtype)["parity"]
+        assert found["passed"] and found["kl_mean"] < most

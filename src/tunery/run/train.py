@@ -37,7 +37,7 @@ from tunery.run.overfitting import Watch
 from tunery.run.prepare import Prepared, prepare
 from tunery.run.records import logging_to, remembering, say, write_results
 from tunery.run.scaling import Point
-from tunery.rundir import RunDir, timestamp, writing
+from tunery.rundir import RunDir, sha256, timestamp, writing
 from tunery.train.loop import Pause, Progression, Trainer
 from tunery.train.progress import Progress, stop_on_signals
 
@@ -181,11 +181,17 @@ def _work(run: RunDir, prepared: Prepared, resume: bool, pause: Pause | None) ->
         metrics=found["validation"].metrics,
         test_metrics=found["test"].metrics if "test" in found else None,
         adapter_bytes=prediction.adapter_bytes(run.model),
+        weights=digests(run.model),
         verdicts=beside.verdicts(run, task, {split: results.metrics for split, results in found.items()}),
         forgetting=told,
         retention=retention.end(run, prepared, found["validation"], score),
         overfitting=overfitting.found(run, run.manifest().get("base_losses"), _kept(config, now)),
     )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the weights in a run's ``model/``, by file: what is exported later must be what was scored."""
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*.safetensors"))}
 
 
 def _kept(config: Config, now: Progression) -> int:

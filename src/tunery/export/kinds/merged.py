@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tunery.errors import ConfigError
 from tunery.export import tokens
 from tunery.export.kind import DTYPES, Kind, Subject
-from tunery.models import quantise, weights
-from tunery.models.attention import reset_attention
+from tunery.export.merging import merged, refusal
+from tunery.models import weights
 from tunery.report import markdown
 
 
@@ -42,36 +41,6 @@ class Merged(Kind):
             'tokenizer = AutoTokenizer.from_pretrained("this folder")',
         ]
         return "A whole model, as `transformers` loads it:\n\n" + markdown.fenced("\n".join(lines))
-
-
-def refusal(subject: Subject) -> str | None:
-    """Why there is no stock model that computes this run's function, with the way out."""
-    if subject.loader is None:
-        return (
-            "transformers has no class that pools as this classifier does; "
-            "use --to onnx, or train with task.pooling=stock"
-        )
-    if not subject.method.merges:
-        return f"method {subject.method.name} cannot be merged; use tunery serve, or train with method=lora"
-    return None
-
-
-def merged(subject: Subject) -> Any:
-    """The tuned model without a trace of its method or of tunery, in fp32. Raises ConfigError: the method cannot."""
-    tuned = subject.load()
-    model: Any = tuned.model
-    if quantise.is_quantised(model):
-        if reason := tuned.method.merge(model):
-            raise ConfigError(reason, "use --to adapter", "--to")
-        model = model.float()
-    else:
-        model = model.float()
-        if reason := tuned.method.merge(model):
-            raise ConfigError(reason, "use --to adapter", "--to")
-    reset_attention(model)
-    for module in model.modules():  # fast norms and other stand-ins of training
-        vars(module).pop("forward", None)
-    return model.eval().requires_grad_(False)
 
 
 def generation(subject: Subject, before: Any) -> Any:
