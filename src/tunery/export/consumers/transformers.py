@@ -121,6 +121,9 @@ def _adapted(folder: str, base: dict[str, Any], loader: str) -> Any:
     if base.get("quantise"):
         arguments |= {"quantization_config": BitsAndBytesConfig(**base["quantise"]), "device_map": {"": "cpu"}}
     model = _model(base["folder"], loader, getattr(torch, base["dtype"]), **arguments)
+    for module in model.modules():  # a kernel of bitsandbytes 0.50 for some processors that small layers break
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return PeftModel.from_pretrained(model, folder)
 
 

@@ -43,6 +43,8 @@ class Vllm(Kind):
             return f"vLLM loads LoRA alone, not method {subject.method.name}; use --to merged and vllm serve FOLDER"
         if found is None or subject.method.name != "lora":
             return f"vLLM loads LoRA alone, not method {subject.method.name}; use tunery serve, or method=lora"
+        if subject.base.quantised:
+            return "vLLM would load another base than the quantised one it was trained on; use --to merged"
         if subject.loader != "AutoModelForCausalLM":
             return f"vLLM takes adapters on language models that write text, not {subject.model_type}; use tunery serve"
         family = subject.base.config.model_type
