@@ -31,6 +31,7 @@ class Subject:
         self.head = self._first.head
         self.loader = _loader(self._first.model)
         """The class of transformers that loads this kind of model, or None (a pooled classifier is a class of ours)."""
+        self.model_type = type(self._first.model).__name__
         settings = getattr(self._first.model, "config", None)
         self.outputs: dict[int, str] | None = getattr(settings, "id2label", None)
         """Names of the classes, for a head that has some."""
