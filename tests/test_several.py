@@ -10,7 +10,7 @@ import torch
 
 from small import labelled, lively, one_thread, questions, train, write  # noqa: F401
 from tunery.generate.engine import Sampling, generate
-from tunery.models import shared_lora, weights
+from tunery.models import quantise, shared_lora, weights
 from tunery.models.shared_lora import SharedLora
 from tunery.run import build
 from tunery.run.run import Run
@@ -201,3 +201,32 @@ def test_only_plain_lora_may_share_a_batch(runs: dict[str, Path], tiny_llama: Pa
         settings = {"task": "instruct", "train__max_steps": 1, "eval__baselines": False, "model.quantise": None}
         run = train(tmp_path / "runs", tiny_llama, data, method="lora", **extra, **settings)
         assert (shared_lora.parts(run.tuned.model) is None) == ("method__dora" in extra)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_base_is_shared_too(kind: str, tiny_llama: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised bases need bitsandbytes")
+    base = lively(tiny_llama, tmp_path / "base")
+    data = write(tmp_path / "rows.jsonl", questions(12))
+    settings = {"task": "instruct", "train__max_steps": 1, "train__lr": 0.02, "eval__baselines": False}
+    made = [
+        train(tmp_path / "runs", base, data, method=method, model__quantise=kind, run__name=method, **settings).path
+        for method in ("lora", "ia3")
+    ]
+    several = Several()
+    lora, ia3 = Run(made[0]), Run(made[1])
+    place = several.load(lora)
+    several.load(ia3)
+    expected = {run.path: text(build.load(run.dir)) for run in (lora, ia3)}
+    for run in (lora, ia3, lora):
+        assert text(run.tuned)[0] == expected[run.path][0]
+        assert torch.allclose(text(run.tuned)[1], expected[run.path][1], atol=1e-5)
+    layers = [{id(layer) for layer in quantise.layers(run.tuned.model)} for run in (lora, ia3)]
+    assert layers[0] == layers[1] and layers[0], "one base in memory"
+    assert place is not None and place.group.arrange is not None
+    place.enter()
+    place.group.arrange([place.adapter])
+    assert text(lora.tuned, place.group.model)[0] == expected[lora.path][0]
+    assert lora.tuned.method.merge(lora.tuned.model) is None
+    assert torch.allclose(text(ia3.tuned)[1], expected[ia3.path][1], atol=1e-5)
+    assert text(lora.tuned, place.group.model)[0] == expected[lora.path][0]
