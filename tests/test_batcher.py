@@ -181,3 +181,19 @@ def test_an_empty_batch_holds_no_memory(llama: Any) -> None:
 def test_no_tokens_wanted_none_given(llama: Any) -> None:
     (event,) = run(Batcher(llama, 2), [Request([5], Sampling(0))])
     assert event.token is None and event.end == "length"
+
+
+def test_what_does_not_fit_into_memory_waits(llama: Any) -> None:
+    """Room for 200 columns: two rows of 100, or one that alone is larger."""
+    from tunery.generate import decoding
+
+    batcher = Batcher(llama, 8, memory=200 * decoding.token_bytes(llama))
+    asked = [Request([5] * 10, Sampling(90)) for _ in range(5)]
+    asked.append(Request([5] * 150, Sampling(100)))
+    for one in asked:
+        batcher.add(one)
+    most = 0
+    while batcher.busy:
+        batcher.step()
+        most = max(most, len(batcher.rows))
+    assert most == 2 and all(one.written == one.sampling.max_new_tokens for one in asked)

@@ -57,6 +57,7 @@ class Batcher:
         columns: tokens of prompts that are read in a step, so that running rows wait for no long prompt; None: all.
         arrange: told the adapter of each row before the model computes them.
         isolate: an error ends the requests it belongs to, instead of being raised.
+        memory: bytes for keys and values; requests for which there would not be enough wait until others have ended.
     """
 
     def __init__(
@@ -66,11 +67,14 @@ class Batcher:
         columns: int | None = None,
         arrange: Callable[[Sequence[str | None]], None] | None = None,
         isolate: bool = False,
+        memory: int | None = None,
     ) -> None:
         self.model, self.most, self.columns, self.isolate = model, most, columns, isolate
         self.arrange = arrange
         self.device = next(model.parameters()).device
         self.longest = decoding.positions(model.config)
+        self.cells = memory // decoding.token_bytes(model) if memory is not None else None
+        """Rows times columns that keys and values may take."""
         self.open = decoding.open_to(model.config)
         self.waiting: deque[Request] = deque()
         self.reading: list[Request | None] = []
@@ -163,6 +167,8 @@ class Batcher:
             longest = max(len(one.prompt) for one in [*group, request])
             if group and (request in self._alone or self._too_much(longest * (len(group) + 1))):
                 break
+            if (group or self.rows) and self._too_large([*self.rows, *group, request]):
+                break
             group.append(self.waiting.popleft())
             if request in self._alone:
                 self._alone.discard(request)
@@ -172,6 +178,11 @@ class Batcher:
 
     def _too_much(self, tokens: int) -> bool:
         return self.columns is not None and self.open and tokens > self.columns
+
+    def _too_large(self, requests: Sequence[Request]) -> bool:
+        """Whether keys and values of all could outgrow their memory, were the answers as long as they may be."""
+        columns = max(min(len(one.prompt) + one.sampling.max_new_tokens, self.longest) for one in requests)
+        return self.cells is not None and columns * len(requests) > self.cells
 
     def _read(self) -> list[Event]:
         """Read some of the group's prompts; when they are read, choose first tokens and let the rows join."""

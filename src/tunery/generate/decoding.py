@@ -35,6 +35,14 @@ def open_to(config: Any) -> bool:
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers)
 
 
+def token_bytes(model: Any) -> int:
+    """Memory of the keys and values of one token, about."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size())
+
+
 def start_ids(config: Any, prompt: Sequence[int]) -> list[int]:
     """What the decoder has read when it chooses the first token. Raises ModelError."""
     if not config.is_encoder_decoder:

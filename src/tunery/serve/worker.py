@@ -15,18 +15,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from tunery.errors import ResourceError, TuneryError
-from tunery.generate.batcher import Batcher, Event, Reason, Request
+from tunery.errors import ResourceError
+from tunery.generate.batcher import Batcher, Event, Request
 from tunery.generate.sampling import Sampling, Token
 from tunery.models import machine
-from tunery.run import build
 from tunery.run.run import Run
-from tunery.run.several import Group, Place, Several
+from tunery.run.several import Place, Several
+from tunery.serve.records import Draining, Entry, Finish, Job, Lane, NoSuchModel, QueueFull, Served
 
 __all__ = ["Draining", "Finish", "NoSuchModel", "QueueFull", "Sampling", "Served", "Token", "Worker"]
 
@@ -42,75 +41,6 @@ LONGEST_WAIT = 60
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Why an answer ended."""
-
-    reason: Reason
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What is known of one name. Reading this from other threads is fine, computing with it is not."""
-
-    name: str
-    path: Path
-    base: str
-    task: str
-    method: str
-    output: Literal["text", "logits"]
-    loaded: float
-    """When, in seconds since 1970."""
-    tuned: build.Tuned
-    run: Run
-
-
-class QueueFull(TuneryError):
-    """As many requests wait as may."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("too many requests are waiting", f"try again in {retry_after} s")
-        self.retry_after = retry_after
-        """Seconds after which there should be room, from the pace of the last requests."""
-
-
-class NoSuchModel(TuneryError):
-    """Nothing is served under this name."""
-
-
-class Draining(TuneryError):
-    """The worker ends: it finishes what runs and takes nothing new."""
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """A request with those who wait for it."""
-
-    request: Request
-    lane: _Lane
-    on_token: Callable[[Token], None]
-    on_end: Callable[[Finish], None]
-
-
-@dataclass(eq=False, slots=True, weakref_slot=True)
-class _Lane:
-    """A running batch: of one run, or of all that may share one."""
-
-    group: Group
-    batcher: Batcher
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What a name stands for."""
-
-    served: Served
-    lane: _Lane | None
-    """None where the task writes no text."""
-    place: Place | None = None
-
-
 class Worker:
     """Serves runs by name: those that may share a batch do, the batches of the others take turns.
 
@@ -124,16 +54,16 @@ class Worker:
         self.max_batch, self.max_queue = max_batch, max_queue
         self._first = dict(runs)
         self._lock = threading.Condition()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._several = Several()
-        self._lanes: WeakValueDictionary[int, _Lane] = WeakValueDictionary()
+        self._lanes: WeakValueDictionary[int, Lane] = WeakValueDictionary()
         """By the group they belong to."""
         self._left_over: set[Place] = set()
         """Of runs that are served no more: they leave when their last request has ended."""
-        self._new: deque[_Job] = deque()
-        self._gone: deque[_Job] = deque()
+        self._new: deque[Job] = deque()
+        self._gone: deque[Job] = deque()
         self._work: deque[Callable[[], None]] = deque()
-        self._jobs: dict[Request, _Job] = {}
+        self._jobs: dict[Request, Job] = {}
         self._left = 0
         """Requests that were submitted and have not ended."""
         self._draining = self._over = False
@@ -194,7 +124,7 @@ class Worker:
                 raise QueueFull(self._retry_after())
             adapter = entry.place.adapter if entry.place else None
             request = Request(list(prompt), sampling, frozenset(stop_ids), logprobs, adapter=adapter)
-            job = _Job(request, entry.lane, on_token, on_end)
+            job = Job(request, entry.lane, on_token, on_end)
             self._new.append(job)
             self._left += 1
             self._counts["requests"] += 1
@@ -251,7 +181,7 @@ class Worker:
 
     # ------------------------------------------------------------------------- any thread, under the lock
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         if self._draining:
             raise Draining("the server is shutting down")
         if name not in self._entries:
@@ -287,7 +217,7 @@ class Worker:
 
     # ------------------------------------------------------------------------------ loading and leaving
 
-    def _read(self, name: str, path: Path) -> _Entry:
+    def _read(self, name: str, path: Path) -> Entry:
         """Load a run, in a thread of its own: nothing that is served is touched. Raises ModelError."""
         run = Run(path)
         place = self._several.load(run)
@@ -295,15 +225,17 @@ class Worker:
         about = (tuned.base.name, tuned.task.name, tuned.method.name, tuned.task.output)
         served = Served(name, run.path, *about, loaded=time.time(), tuned=tuned, run=run)
         if place is None:
-            return _Entry(served, None)
+            return Entry(served, None)
         group = place.group
         lane = self._lanes.get(id(group))
         if lane is None:
-            batcher = Batcher(group.model, self.max_batch, COLUMNS, group.arrange, isolate=True)
-            lane = self._lanes[id(group)] = _Lane(group, batcher)
-        return _Entry(served, lane, place)
+            free = machine.available_memory(tuned.base.device) or 0
+            settings: Any = {"isolate": True, "memory": free // 2 or None}
+            batcher = Batcher(group.model, self.max_batch, COLUMNS, group.arrange, **settings)
+            lane = self._lanes[id(group)] = Lane(group, batcher)
+        return Entry(served, lane, place)
 
-    def _enter(self, entry: _Entry) -> Served:
+    def _enter(self, entry: Entry) -> Served:
         """Serve a run that was read, in the worker's thread (or before it runs)."""
         if entry.place is not None:
             entry.place.enter()
@@ -318,7 +250,7 @@ class Worker:
             old = self._entries.pop(name, None)
         self._forget(old)
 
-    def _forget(self, old: _Entry | None) -> None:
+    def _forget(self, old: Entry | None) -> None:
         if old is not None and old.place is not None:
             self._left_over.add(old.place)
         if old is not None:
@@ -328,8 +260,8 @@ class Worker:
     def _sweep(self, force: bool = False) -> None:
         """Take adapters out of their batch when the last request for them has ended, and give their memory back."""
         with self._lock:
-            in_use = {job.request.adapter for job in [*self._jobs.values(), *self._new]}
-        over = {place for place in self._left_over if place.adapter is None or place.adapter not in in_use}
+            in_use = {(job.lane.group, job.request.adapter) for job in [*self._jobs.values(), *self._new]}
+        over = {place for place in self._left_over if (place.group, place.adapter) not in in_use}
         for place in over:
             if place.group.lora is not None and place.adapter is not None:
                 place.group.lora.remove(place.adapter)
@@ -361,7 +293,10 @@ class Worker:
                 self._end(job, Finish("cancelled"))
         until = time.monotonic() + (math.inf if over else CALLS)
         while self._work and time.monotonic() < until:
-            self._work.popleft()()
+            self._work[0]()
+            with self._lock:
+                self._work.popleft()
+                self._lock.notify_all()
         if over:
             return False
         for lane in {id(job.lane): job.lane for job in self._jobs.values()}.values():
@@ -370,7 +305,7 @@ class Worker:
             self._sweep()
         return True
 
-    def _step(self, lane: _Lane) -> None:
+    def _step(self, lane: Lane) -> None:
         try:
             events = lane.batcher.step()
         except Exception as error:  # nothing of a lane may end the thread
@@ -386,7 +321,7 @@ class Worker:
             if event.end is not None:
                 self._end(job, Finish(event.end, event.problem))
 
-    def _tell(self, job: _Job, token: Token) -> None:
+    def _tell(self, job: Job, token: Token) -> None:
         try:
             job.on_token(token)
         except Exception:  # its reader is gone
@@ -394,7 +329,7 @@ class Worker:
             with self._lock:
                 self._gone.append(job)
 
-    def _end(self, job: _Job, finish: Finish) -> None:
+    def _end(self, job: Job, finish: Finish) -> None:
         with contextlib.suppress(Exception):
             job.on_end(finish)
         with self._lock:
