@@ -101,12 +101,16 @@ def answer(
     examples: Sequence[Example],
     settings: Settings,
     progress: Callable[[int], None] | None = None,
+    first: int = 0,
 ) -> list[Prediction]:
-    """Generated answers, in the order of the examples. Raises DataError for a prompt that does not fit."""
+    """Generated answers, in the order of the examples; ``first``: number of the first one, on which what is sampled
+    depends. Raises DataError for a prompt that does not fit.
+    """
     prompts = [prompt_of(model, task, tokenizer, example, settings) for example in examples]
     with undisturbed(model):
+        stop = task.stop_ids(tokenizer)
         answers = generate(
-            model, prompts, task.stop_ids(tokenizer), settings.sampling, settings.batch_size, progress=progress
+            model, prompts, stop, settings.sampling, settings.batch_size, progress=progress, first=first
         )
     return [Prediction(tokenizer.decode(ids, skip_special_tokens=True).strip()) for ids in answers]
 

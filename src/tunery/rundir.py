@@ -192,6 +192,13 @@ class RunDir:
     def model(self) -> Path:
         return self.path / "model"
 
+    def weights_hash(self) -> str:
+        """SHA-256 over the names and bytes of all weights in ``model``."""
+        digest = hashlib.sha256()
+        for file in sorted(self.model.rglob("*.safetensors")):
+            digest.update(f"{file.relative_to(self.model)}\0{sha256(file)}\n".encode())
+        return digest.hexdigest()
+
     def evaluation(self, name: str) -> Path:
         return self.path / "eval" / name
 

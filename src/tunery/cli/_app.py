@@ -21,7 +21,7 @@ from tunery import cli as package
 from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryError, near
 
 ORDER = (
-    "init", "check", "show", "plan", "train", "resume", "eval", "predict", "chat", "race", "search", "prompts",
+    "init", "check", "show", "plan", "train", "resume", "eval", "predict", "batch", "chat", "race", "search", "prompts",
     "compare", "curve", "export", "report", "promote", "serve", "runs", "models",
 )  # fmt: skip
 """In the order a project uses them; the listings of plug-ins come last."""

@@ -19,6 +19,7 @@ def generate(
     batch_size: int = 16,
     on_token: Callable[[int, int], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    first: int = 0,
 ) -> list[list[int]]:
     """Answers to prompts, without the token that ended them. An answer also ends where the model's positions do.
 
@@ -27,6 +28,7 @@ def generate(
         stop_ids: ids that end an answer.
         on_token: called with (prompt index, token id) as tokens are chosen.
         progress: called with the number of prompts answered so far.
+        first: number of the first prompt, where these are a part of more: what is sampled depends on the number.
     """
     sampling = sampling or Sampling()
     answers: list[list[int]] = [[] for _ in prompts]
@@ -38,13 +40,14 @@ def generate(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             for index in batch:  # its number is its stream: equal prompts are sampled apart
-                batcher.add(Request(prompts[index], sampling, frozenset(stop_ids), stream=index))
+                batcher.add(Request(prompts[index], sampling, frozenset(stop_ids), stream=first + index))
             while batcher.busy:
                 for event in batcher.step():
                     if event.token is not None:
-                        answers[event.request.stream].append(event.token.id)
+                        index = event.request.stream - first
+                        answers[index].append(event.token.id)
                         if on_token:
-                            on_token(event.request.stream, event.token.id)
+                            on_token(index, event.token.id)
             if progress:
                 progress(start + len(batch))
     finally:

@@ -6,7 +6,6 @@ begins anew. What becomes of old knowledge is measured on the old validation row
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 from torch import nn
 
 from tunery import config as configuration
-from tunery import rundir
 from tunery.config import Config
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.models.load import Base
@@ -78,11 +76,8 @@ def parent_of(config: Config) -> Parent | None:
                 raise ConfigError(problem, _LEAVE, f"{section}.{key}")
     if mine["model"]["quantise"] != parents["model"]["quantise"]:
         raise ConfigError(f"is another one than in {run.path.name}", _LEAVE, "model.quantise")
-    manifest = run.manifest()
-    weights = hashlib.sha256()
-    for file in sorted(run.model.rglob("*.safetensors")):
-        weights.update(f"{file.relative_to(run.model)}\0{rundir.sha256(file)}\n".encode())
-    return Parent(run, theirs, read_json(run.model / build.TASK_FILE), weights.hexdigest(), manifest["base"]["hash"])
+    task = read_json(run.model / build.TASK_FILE)
+    return Parent(run, theirs, task, run.weights_hash(), run.manifest()["base"]["hash"])
 
 
 def _finished(run: str | Path) -> RunDir:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from tunery import registry
 from tunery.config import DataConfig, Files
-from tunery.data import labels, policies
-from tunery.data.columns import Columns, resolve
+from tunery.data import policies
+from tunery.data.columns import Columns
 from tunery.data.findings import Finding
 from tunery.data.ledger import Ledger
 from tunery.data.read import BadRow, FileNames, Record, Records, paths, read
 from tunery.data.rows import Rows, Store
 from tunery.errors import ConfigError, DataError
-from tunery.protocols import Format, Row
 from tunery.run import many
 from tunery.run.augmentation import Augmentation
 from tunery.run.cleaning import Cleaned, Cleaning
 from tunery.run.dividing import check_keys, divide
+from tunery.run.reading import Taker, begin
 from tunery.rundir import sha256
 
-SNIFFED = 100  # rows whose columns are looked at before the format is decided
 LISTED = 10  # bad rows named in an error
 SPLITS = ("train", "validation", "test")
 
@@ -200,46 +198,22 @@ def _load(
     cleaning: Cleaning | None = None,
 ) -> _Part:
     """Rows become examples one by one: raw rows are not kept beside them."""
-    head, columns_seen, first = _head(stream)
+    head, columns_seen, first = begin(stream)
     bad = [record for record in head if isinstance(record, BadRow)]
     if first is None:  # all rows of the file(s) are bad
         fallback = Columns(format_name or data.format or "")
         if not fallback.format:
             raise _nothing_left(bad, "")
         return _Part(Store(), bad, fallback)
-    columns = resolve(
-        columns_seen, data.columns, name=format_name, allowed=formats, need_target=need_target, where=first.where
-    )
-    reader: Format = registry.get("format", columns.format)()
-    column = (data.group or data.time) if need_target else None
-    if column and column not in columns_seen:
-        hint = registry.near(column, columns_seen)
-        raise DataError(f"no column {column!r} (data.group, data.time)", hint, first.where)
-    part = _Part(Store(sample), [], columns)
+    taker = Taker.of(columns_seen, data, format_name, formats, need_target, first.where, cleaning)
+    part = _Part(Store(sample), [], taker.columns, taker.cleaned)
 
     def take(record: Record, into: Store, bad: list[BadRow]) -> None:
-        if isinstance(record, BadRow):
-            bad.append(record)
-            return
-        try:
-            rows = tuple(reader.rows(_renamed(record, columns.rename)))
-        except DataError as error:
-            bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
-            return
-        for row in rows:
-            take_row(row, into, bad)
-
-    def take_row(row: Row, into: Store, bad: list[BadRow]) -> None:
-        try:
-            row = labels.split(row, data.label_separator)
-            example = labels.renamed(reader.example(row, need_target), data.labels, need_target)
-            if column:
-                example = replace(example, group=_group(row, column))
-            cleaned = cleaning.row(example, part.cleaned, leave_out=need_target) if cleaning else example
-            if cleaned is not None:
-                into.append(cleaned)
-        except DataError as error:
-            bad.append(BadRow(error.where, _in_file_words(error.problem, columns.rename), error.hint))
+        for found in taker.take(record):
+            if isinstance(found, BadRow):
+                bad.append(found)
+            else:
+                into.append(found)
 
     if sample is not None and many.worth_it(stream.sources) and not data.clean:
         part.examples, part.bad = many.load(head, stream, take, sample)
@@ -247,49 +221,6 @@ def _load(
     for record in chain(head, stream):
         take(record, part.examples, part.bad)
     return part
-
-
-def _head(stream: Iterator[Record]) -> tuple[list[Record], list[str], Row | None]:
-    """The first records, all columns of the rows among them in order, and the first row."""
-    head: list[Record] = []
-    columns: dict[str, None] = {}
-    first: Row | None = None
-    rows = 0
-    for record in stream:
-        head.append(record)
-        if isinstance(record, Row):
-            rows += 1
-            first = first or record
-            columns.update(dict.fromkeys(record.values))
-            if rows == SNIFFED:
-                break
-    return head, list(columns), first
-
-
-def _renamed(row: Row, rename: dict[str, str]) -> Row:
-    """The row with the names tunery knows. A mapped column replaces one that has the name already."""
-    moved = {known: row.values[column] for column, known in rename.items() if column in row.values} if rename else {}
-    if not moved:
-        return row
-    kept: dict[str, Any] = {name: value for name, value in row.values.items() if name not in rename}
-    return Row(kept | moved, row.file, row.line)
-
-
-def _group(row: Row, column: str) -> str:
-    """Raises DataError if the row has no such column."""
-    value = row.values.get(column)
-    if value is None or str(value).strip() == "":
-        names = [str(name) for name in row.values]
-        hint = "fill it in" if column in names else registry.near(column, names)
-        raise DataError(f"column {column!r} (data.group, data.time) is missing", hint, row.where)
-    return str(value)
-
-
-def _in_file_words(problem: str, rename: dict[str, str]) -> str:
-    """Name the column as the file does."""
-    for column, known in rename.items():
-        problem = problem.replace(f"column {known!r}", f"column {column!r} ({known})")
-    return problem
 
 
 def _enter(ledger: Ledger, part: _Part, split: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunery import baselines, scoring
 from tunery import config as configuration
@@ -181,12 +181,14 @@ class Run:
         examples: Sequence[Example],
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
+        first: int = 0,
     ) -> list[Prediction]:
+        """``first``: number of the first example, where these are a part of more."""
         tuned, settings = self.tuned, self._settings(None, None)
         if tuned.task.output == "text":
             if sampling is not None:
                 settings = replace(settings, sampling=sampling)
-            return answer(tuned.model, tuned.task, tuned.tokenizer, examples, settings, progress)
+            return answer(tuned.model, tuned.task, tuned.tokenizer, examples, settings, progress, first)
         rows: list[Encoded] = []
         for number, example in enumerate(examples):
             unlabelled = replace(example, label=None, tags=())
@@ -216,6 +218,22 @@ class Run:
         """A record a row of the files, with its place, input and prediction."""
         examples, _ = self._read(files, need_target=False)
         return records(examples, self.predict_examples(examples, sampling, progress), self.tuned.task)
+
+    def batch(
+        self,
+        files: str | Sequence[str],
+        output: str | Path,
+        sampling: Sampling | None = None,
+        restart: bool = False,
+        on_bad_row: Literal["record", "error"] = "record",
+    ) -> dict[str, Any]:
+        """Write a record a row of large files to ``output`` (JSONL); called again after an interruption it goes on.
+
+        See ``tunery.run.batch.score``.
+        """
+        from tunery.run import batch
+
+        return batch.score(self, files, Path(output), sampling, restart, on_bad_row)
 
     def generate(
         self,
