@@ -148,7 +148,8 @@ def pack_list() -> tuple[list[str], Rows]:
 
 def exit_codes() -> tuple[list[str], Rows]:
     rows = [["0", "Done."], ["1", "A defect in tunery; the message names the file to report."]]
-    classes = sorted(errors.TuneryError.__subclasses__(), key=lambda error: error.code)
+    own = (error for error in errors.TuneryError.__subclasses__() if error.__module__ == errors.__name__)
+    classes = sorted(own, key=lambda error: error.code)
     return ["code", "meaning"], rows + [[str(error.code), inspect.cleandoc(error.__doc__ or "")] for error in classes]
 
 
