@@ -88,6 +88,17 @@ def test_each_conversation_has_limits_of_its_own(tokenizer: Any, monkeypatch: py
     assert len(set(sandbox.render(template, [TALK] * 100, tokenizer, False))) == 1
 
 
+def test_nothing_of_one_conversation_is_seen_by_the_next(tokenizer: Any) -> None:
+    template = "{% if seen is defined %}again{% endif %}{% set seen = 1 %}{{ messages[0].content }}"
+    assert sandbox.render(template, [TALK, TALK], tokenizer, False) == [TALK[0].content] * 2
+
+
+def test_a_loop_has_nothing_private(tokenizer: Any) -> None:
+    template = "{% for m in messages %}{{ loop.last }}{{ loop._iterable }}{{ loop.__class__ }}{% endfor %}"
+    with pytest.raises(ConfigError, match="unsafe"):
+        sandbox.render(template, [TALK], tokenizer, False)
+
+
 def test_limits_hold_in_other_threads(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.2)
     said: list[str] = []

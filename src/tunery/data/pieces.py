@@ -9,6 +9,7 @@ a beginning, a place in the text is a place between two tokens without asking fo
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def tokenise(
         pieces = [known.setdefault(text[begin:end], len(known)) for begin, end in zip(begins, ends, strict=True)]
         heads = {}
         for place in {place for span in spans for place in span}:
-            number = max(i for i, begin in enumerate(begins) if begin <= place)
+            number = bisect_right(begins, place) - 1
             heads[place] = (number, known.setdefault(text[begins[number] : place], len(known)))
         plans.append((pieces, heads))
     backend.no_truncation()

@@ -39,15 +39,19 @@ _GROWING = frozenset(
     )
 )
 """Methods and filters whose result may be much longer than what they are given."""
+_PLAIN = frozenset(("first", "last", "index", "index0"))
+"""Numbers and truth values of a loop."""
 _WIDTH = re.compile(r"\d{5,}|\*")
 
 
-class _Spent(threading.local):
-    """What the conversation that this thread renders has used."""
+class _Spent:
+    """What the conversation that a thread renders has used."""
 
-    steps = 0
-    characters = 0
-    until = float("inf")
+    __slots__ = ("characters", "steps", "until")
+
+    def __init__(self) -> None:
+        self.steps = self.characters = 0
+        self.until = float("inf")
 
     def begin(self) -> None:
         self.steps = self.characters = 0
@@ -69,8 +73,22 @@ class _Spent(threading.local):
         if self.characters > CHARACTERS:
             raise _limit(f"it makes more than {CHARACTERS:,} characters")
 
+    def join(self, left: str, right: str) -> str:
+        """``left + right``, which is nearly all that templates do: a step, paid for."""
+        size = len(left) + len(right)
+        if size > LARGEST:
+            _within("+", size)
+        self.step()
+        self.pay(size)
+        return left + right
 
-_spent = _Spent()
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.spent = _Spent()
+
+
+_this_thread = _Threads()
 
 
 def _limit(problem: str) -> ConfigError:
@@ -89,11 +107,14 @@ def render(
     try:
         compiled = _compiled(template)
         given = {"tools": None, "documents": None, "add_generation_prompt": ask, **tokenizer.special_tokens_map}
+        known = dict(compiled.globals, **given)  # as Template.generate does it, but once for all conversations
+        spent = _this_thread.spent
         texts = []
         for messages in conversations:
-            _spent.begin()
+            spent.begin()
             plain = [{"role": message.role, "content": message.content} for message in messages]
-            texts.append("".join(_paid(compiled.generate(messages=plain, **given))))
+            context = compiled.new_context({**known, "messages": plain}, shared=True)
+            texts.append("".join(_paid(compiled.root_render_func(context), spent)))
         return texts
     except ConfigError:
         raise
@@ -104,9 +125,9 @@ def render(
         raise ConfigError(problem, "", "task.template") from None
 
 
-def _paid(pieces: Iterable[str]) -> Iterator[str]:
+def _paid(pieces: Iterable[str], spent: _Spent) -> Iterator[str]:
     for piece in pieces:
-        _spent.pay(len(piece))
+        spent.pay(len(piece))
         yield piece
 
 
@@ -136,6 +157,7 @@ def _environment() -> Any:
 @lru_cache(maxsize=1)
 def _bounded() -> type:
     from jinja2 import nodes
+    from jinja2.runtime import LoopContext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Bounded(ImmutableSandboxedEnvironment):
@@ -159,15 +181,19 @@ def _bounded() -> type:
                 ]
             return tree
 
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            if type(obj) is LoopContext and attribute in _PLAIN:  # three a turn, each looked at at length otherwise
+                return getattr(obj, attribute)
+            return super().getattr(obj, attribute)
+
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            _spent.step()
-            if operator == "+" and type(left) is str and type(right) is str:  # nearly all that templates do
-                _within("+", len(left) + len(right))
-                _spent.pay(len(left) + len(right))
-                return left + right
+            spent = _this_thread.spent
+            if operator == "+" and type(left) is str and type(right) is str:
+                return spent.join(left, right)
+            spent.step()
             _look(operator, left, right)
             result = super().call_binop(context, operator, left, right)
-            _spent.pay(_size(result))
+            spent.pay(_size(result))
             return result
 
         def call(self, context: Any, function: Any, /, *args: Any, **named: Any) -> Any:
@@ -175,9 +201,9 @@ def _bounded() -> type:
             name = getattr(method, "__name__", "")
             if name in _GROWING:
                 _grows(name, getattr(method, "__self__", None), [*args, *named.values()])
-            _spent.step()
+            _this_thread.spent.step()
             result = super().call(context, function, *args, **named)
-            _spent.pay(_size(result))
+            _this_thread.spent.pay(_size(result))
             return result
 
     return Bounded
@@ -187,12 +213,12 @@ def _bounded() -> type:
 
 
 def _counts(_context: Any, value: Any) -> Any:
-    _spent.step()
+    _this_thread.spent.step()
     return value
 
 
 def _pays(_context: Any, value: Any) -> Any:
-    _spent.pay(_size(value))
+    _this_thread.spent.pay(_size(value))
     return value
 
 
@@ -204,9 +230,9 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **named: Any) -> Any:
         if name in _GROWING and len(args) > skip:
             _grows(name, args[skip], [*args[skip + 1 :], *named.values()])
-        _spent.step()
+        _this_thread.spent.step()
         result = function(*args, **named)
-        _spent.pay(_size(result))
+        _this_thread.spent.pay(_size(result))
         return result
 
     return guarded
