@@ -95,8 +95,8 @@ def test_nothing_of_one_conversation_is_seen_by_the_next(tokenizer: Any) -> None
 
 def test_a_loop_has_nothing_private(tokenizer: Any) -> None:
     template = "{% for m in messages %}{{ loop.last }}{{ loop._iterable }}{{ loop.__class__ }}{% endfor %}"
-    with pytest.raises(ConfigError, match="unsafe"):
-        sandbox.render(template, [TALK], tokenizer, False)
+    last = [number == len(TALK) - 1 for number in range(len(TALK))]
+    assert sandbox.render(template, [TALK], tokenizer, False) == ["".join(map(str, last))]
 
 
 def test_limits_hold_in_other_threads(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
