@@ -70,7 +70,7 @@ class Lora(Method):
     def attach(self, model: nn.Module, head: tuple[str, ...]) -> None:
         from peft import LoraConfig
 
-        from tunery.models import fast_lora, peft_bridge, pissa, sites
+        from tunery.models import fast_block, fast_lora, peft_bridge, pissa, sites
 
         config = LoraConfig(
             r=self.config.r,
@@ -88,6 +88,7 @@ class Lora(Method):
         if self.config.init == "pissa":
             pissa.install(model)
         fast_lora.install(model)
+        fast_block.install(model)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -125,10 +126,11 @@ class Lora(Method):
             peft_bridge.save(model, folder)
 
     def load(self, model: nn.Module, folder: Path, head: tuple[str, ...], name: str = "default") -> None:
-        from tunery.models import fast_lora, peft_bridge
+        from tunery.models import fast_block, fast_lora, peft_bridge
 
         peft_bridge.load(model, folder, name)
         fast_lora.install(model)  # the same rounding as in training
+        fast_block.install(model)
 
     def activate(self, model: nn.Module, name: str | None) -> None:
         from tunery.models import peft_bridge

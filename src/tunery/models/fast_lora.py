@@ -7,6 +7,7 @@ product itself, and the scale is applied to tensors of width r. Values are those
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ class _LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        narrow = x @ a.t()
-        out = F.linear(x, weight, bias)
-        out.addmm_(narrow, b.t(), alpha=scale)
+        narrow = (x @ a.t()).mul_(scale)
+        out = F.linear(x, weight, bias).addmm_(narrow, b.t())  # alpha=scale would cost a tensor of out's size
         ctx.save_for_backward(x, weight, a, b, narrow)
         ctx.scale = scale
         return out
@@ -34,17 +34,22 @@ class _LoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
             grad_x.addmm_(grad_narrow, a)
-        return grad_x, None, None, grad_narrow.t() @ x, grad.t() @ (narrow * ctx.scale), None
+        return grad_x, None, None, grad_narrow.t() @ x, grad.t() @ narrow, None
 
 
 def install(model: nn.Module) -> None:
     """Use the fast path in every plain LoRA layer of a model that peft has changed."""
-    from peft.tuners.lora import Linear
-
     for module in model.modules():
-        plain = type(module) is Linear and type(module.base_layer) is nn.Linear  # quantised layers are subclasses
+        plain = type(module) is _lora_linear() and type(module.base_layer) is nn.Linear
         if plain and "forward" not in vars(module):
             module.forward = _forward(module)
+
+
+@cache
+def _lora_linear() -> Any:
+    from peft.tuners.lora import Linear
+
+    return Linear
 
 
 def _forward(layer: Any) -> Any:
@@ -52,10 +57,10 @@ def _forward(layer: Any) -> Any:
     slow = layer.forward
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        active = layer.active_adapters
-        if args or kwargs or len(active) != 1 or not _plain(layer, active[0], x):
+        name = None if args or kwargs else plain_adapter(layer, x)
+        if name is None:
             return slow(x, *args, **kwargs)  # type: ignore[no-any-return]
-        name, base = active[0], layer.base_layer
+        base = layer.base_layer
         flat = x.reshape(-1, x.shape[-1])
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
         out: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
@@ -64,6 +69,14 @@ def _forward(layer: Any) -> Any:
         return out.view(*x.shape[:-1], out.shape[-1])
 
     return forward
+
+
+def plain_adapter(layer: Any, x: Tensor) -> str | None:
+    """The name of the one active adapter of a plain LoRA layer; None where peft's own forward is needed."""
+    if type(layer) is not _lora_linear() or type(layer.base_layer) is not nn.Linear:
+        return None  # quantised layers are subclasses
+    active = layer.active_adapters
+    return active[0] if len(active) == 1 and _plain(layer, active[0], x) else None
 
 
 def _plain(layer: Any, name: str, x: Tensor) -> bool:
