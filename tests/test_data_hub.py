@@ -19,6 +19,22 @@ from tunery.data.read import read
 from tunery.errors import DataError
 from tunery.protocols import Row
 
+FIRST_ROWS = """
+import json, os, sys
+from pathlib import Path
+from tunery.data.read import read
+from tunery.errors import TuneryError
+records = read(sys.argv[1])
+def seen():
+    return sum(path.is_file() for path in Path(os.environ["HF_HOME"]).glob("hub/datasets--*/snapshots/*/data/*"))
+found = [[seen(), None]]
+try:
+    for record in records:
+        found.append([seen(), dict(record.values)])
+except TuneryError as error:
+    found.append([seen(), error.problem])
+print(json.dumps(found))
+"""
 PROBE = """
 import json, sys, time
 from tunery.data.read import read
@@ -50,13 +66,13 @@ class Datasets(Hub):
             super().do_GET()
 
 
-def probe(endpoint: str, home: Path, *names: str, **settings: str) -> list[dict[str, Any]]:
+def probe(endpoint: str, home: Path, *names: str, script: str = PROBE, **settings: str) -> list[Any]:
     """Read datasets in a new process → one answer a name."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     environment |= {"PYTHONPATH": str(Path(hubs.__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *names],
+        [sys.executable, "-c", script, *names],
         env=environment | settings,
         cwd=home,
         capture_output=True,
@@ -116,6 +132,40 @@ def test_datasets(tmp_path: Path) -> None:
     assert "the version fetched last" in again["notes"][0]
     assert f"cannot reach {endpoint}" in other["problem"] and other["seconds"] < 10
     assert "cannot reach" in other["problem"] and other["code"] == 3
+
+
+def test_files_are_fetched_when_their_rows_are_read(tmp_path: Path) -> None:
+    """The first rows come before the second file is asked for; what breaks in the first never asks for it."""
+    last = "data/train-00001-of-00002.jsonl.gz"
+    with serving(REPOS, Datasets) as (endpoint, asked):
+        (found,) = probe(endpoint, tmp_path, "hf:org/shards", script=FIRST_ROWS)
+        assert any(last in path for path in asked)
+    assert found == [[0, None], [1, {"text": "a"}], [1, {"text": "b"}], [2, {"text": "c"}]]
+
+    broken = {"org/shards": {**REPOS["org/shards"], "data/train-00000-of-00002.jsonl": b"\x80\x04"}}
+    with serving(broken, Datasets) as (endpoint, asked):
+        (tmp_path / "other").mkdir()
+        (found,) = probe(endpoint, tmp_path / "other", "hf:org/shards", script=FIRST_ROWS)
+        assert not any(last in path for path in asked)
+    assert found[1][0] == 1 and "pickle" in found[1][1]
+
+
+def test_a_file_that_is_gone_while_reading(tmp_path: Path) -> None:
+    """One clear line after the rows of the files before it; the next time it goes on with that file."""
+    class Gone(Datasets):
+        def do_GET(self) -> None:
+            if "00001-of" in self.path:
+                self.answer(404, b"", **{"X-Error-Code": "EntryNotFound"})
+            else:
+                super().do_GET()
+
+    with serving(REPOS, Gone) as (endpoint, _):
+        (answer,) = probe(endpoint, tmp_path, "hf:org/shards")
+    assert "00001-of-00002.jsonl.gz broke off" in answer["problem"] and "goes on where it stopped" in answer["hint"]
+    with serving(REPOS, Datasets) as (endpoint, asked):
+        (answer,) = probe(endpoint, tmp_path, "hf:org/shards")
+        assert [values for _, values in answer["rows"]] == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+        assert not any("00000-of-00002.jsonl" in path for path in asked)
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 ``hf:OWNER/NAME[@REVISION][/FOLDER][/SPLIT]`` or ``…/FILE``. Which files belong to a split is told by their names. The
 hub is asked each time what the newest version is; without network, the version fetched last is used, and that is said.
+A file is fetched when the rows of those before it have been read, and once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -28,8 +30,11 @@ _ABOUT = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state
 _HINT = "name a file or a folder of it: hf:OWNER/NAME/FILE"
 
 
-def files(name: str, role: str) -> tuple[list[tuple[str, Path]], str]:
-    """→ files of one split, as they are called and where they are; and a note on which.
+Place = Path | Callable[[], Path]
+
+
+def files(name: str, role: str) -> tuple[list[tuple[str, Place]], str]:
+    """→ files of one split, as they are called and where they are, or what fetches them; and a note on which.
 
     Args:
         name: with the hub before it.
@@ -49,7 +54,7 @@ def files(name: str, role: str) -> tuple[list[tuple[str, Path]], str]:
         return [(f"{shown}/{file}", folder / file) for file in chosen], f"{shown}: {_named(chosen)}"
     commit, listing, stale = _listing(repo, revision, name)
     chosen = choose(listing, rest, role, shown)
-    found = [(f"{shown}/{file}", _fetched(repo, file, commit, name, offline=bool(stale))) for file in chosen]
+    found = [(f"{shown}/{file}", _place(repo, file, commit, name, offline=bool(stale))) for file in chosen]
     return found, f"{shown}: {_named(chosen)} of commit {commit[:8]}{stale}"
 
 
@@ -181,7 +186,17 @@ def _refuse(error: Exception, repo: str, revision: str | None, name: str) -> NoR
     ) from error
 
 
-def _fetched(repo: str, file: str, commit: str, name: str, offline: bool) -> Path:
+def _place(repo: str, file: str, commit: str, name: str, offline: bool) -> Place:
+    """Where a file is if it was fetched before; else what fetches it: its rows come while others are not there yet."""
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(repo, file, revision=commit, repo_type="dataset")
+    if isinstance(known, str):
+        return Path(known)
+    return _fetched(repo, file, commit, name, offline) if offline else partial(_fetched, repo, file, commit, name)
+
+
+def _fetched(repo: str, file: str, commit: str, name: str, offline: bool = False) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:

@@ -109,7 +109,7 @@ def find(files: FileNames, encoding: Encoding | None = None, role: str = "train"
     found = [source for name in listed(files) for source in _sources(name, encoding, role)]
     seen: dict[tuple[Path, str], str] = {}
     for source in found:
-        key = (source.path.resolve(), source.sheet)
+        key = (source.path.resolve() if source.here else Path(source.name), source.sheet)
         if key in seen:
             again = "" if seen[key] == source.name else f" (as {seen[key]} too)"
             raise ConfigError(f"{source.name} is named twice{again}", "name every file once", f"data.{role}")
@@ -168,7 +168,7 @@ def _from_hub(name: str, told: Encoding | None, role: str) -> Iterator[Source]:
     from tunery.data import hubs
 
     found, note = hubs.files(name, role)
-    sources = [Source(shown, path, told) for shown, path in found]
+    sources = [Source(shown, place, told) for shown, place in found]
     sources[0].notes.append(note)
     yield from sources
 

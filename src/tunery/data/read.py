@@ -58,7 +58,7 @@ class Records:
 
     def __init__(self, sources: list[Source]) -> None:
         self.sources = sources
-        self._records = _rows([(_reader(source), source) for source in sources])
+        self._records = _rows([(_reader(source) if source.here else None, source) for source in sources])
 
     def __iter__(self) -> Iterator[Record]:
         return self._records
@@ -94,11 +94,12 @@ def read(files: FileNames, encoding: str | None = None, role: str = "train") -> 
     return Records(find(files, encodings.named(encoding) if encoding else None, role))
 
 
-def _rows(chosen: list[tuple[Reader, Source]]) -> Iterator[Record]:
-    for reader, source in chosen:
+def _rows(chosen: list[tuple[Reader | None, Source]]) -> Iterator[Record]:
+    """Without a reader: a file that is fetched when the rows before it have been read."""
+    for known, source in chosen:
         found = False
         try:
-            for number, record in enumerate(reader(source)):
+            for number, record in enumerate((known or _reader(source))(source)):
                 found = True
                 yield record if source.share is None or source.share.has(number) else SKIPPED
         except OSError as error:
@@ -168,4 +169,4 @@ def _strange(source: Source, head: bytes) -> bool:
 
 
 def _is_text(source: Source) -> bool:
-    return not source.path.is_dir() and not any(source.head.startswith(mark) for mark in _BINARY)
+    return source.here and not source.path.is_dir() and not any(source.head.startswith(mark) for mark in _BINARY)

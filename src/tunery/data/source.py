@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,8 @@ class Source:
 
     name: str
     """As the user wrote it: the ``file`` of its rows."""
-    path: Path
+    place: Path | Callable[[], Path]
+    """Where it is, or what fetches it when it is first looked into."""
     told: Encoding | None = None
     """``data.encoding``."""
     kind: str = ""
@@ -74,13 +75,23 @@ class Source:
     """What readers decided or left out, in words for the user."""
 
     @cached_property
+    def path(self) -> Path:
+        return self.place if isinstance(self.place, Path) else self.place()
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be looked into without being fetched."""
+        return isinstance(self.place, Path) or "path" in vars(self)
+
+    @cached_property
     def packed(self) -> bool:
         return not self.path.is_dir() and self._start(2) == GZIP
 
     @property
     def suffix(self) -> str:
         """Of the name, without that of the packing, in small letters."""
-        suffixes = [suffix.lower() for suffix in self.path.suffixes]
+        path = self.path if self.here else Path(self.name)
+        suffixes = [suffix.lower() for suffix in path.suffixes]
         return next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
 
     @cached_property

@@ -26,7 +26,9 @@ _Found = tuple[dict[str, Any], Sequence[int], list[tuple[int, BadRow]]]
 
 
 def worth_it(sources: Sequence[Source]) -> bool:
-    if sys.platform != "linux" or cpus() < 2 or any(source.name == "-" for source in sources):
+    if sys.platform != "linux" or cpus() < 2:
+        return False
+    if any(source.name == "-" or not source.here for source in sources):  # the network takes longer than reading
         return False
     return sum(source.path.stat().st_size for source in sources if source.path.is_file()) >= WORTH_BYTES
 
