@@ -213,6 +213,31 @@ def plans(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def served(found: dict[str, Any]) -> list[str]:
+    ours, alone, beside = found["serve"], found["one_at_a_time"], found["llama_cpp_server"]
+    memory = ours["memory_bytes"]
+    lines = [
+        "## `tunery serve` under load (`benchmarks/serve.py`)",
+        "",
+        f"{ours['clients']} clients of {found['adapters']} LoRA adapters of smollm2 for {ours['seconds']:.0f} s,",
+        f"answers of {found['most_tokens']} tokens at most, {found['cpus']} CPUs, clients included:",
+        f"{ours['requests']} requests, {ours['lost']} lost, {ours['wrong']} with another adapter's answer;",
+        f"median latency {ours['latency_median']:.2f} s, 95 % within {ours['latency_95']:.2f} s;",
+        f"memory {memory['first'] / 1e9:.2f} GB after 10 s,",
+        f"{memory['last'] / 1e9:.2f} GB at the end.",
+        "",
+        "| | tokens/s | serve is faster by |",
+        "| --- | --- | --- |",
+        f"| serve | {ours['tokens_per_second']:.1f} | |",
+        f"| `Run.generate`, one request after the other | {alone['tokens_per_second']:.1f} | {found['ratio']:.2f} |",
+    ]
+    name = "llama-cpp-python's server, one adapter merged"
+    if "left_out" in beside:
+        return [*lines, f"| {name} | left out: {beside['left_out']} | |"]
+    ratio = ours["tokens_per_second"] / beside["tokens_per_second"]
+    return [*lines, f"| {name}, `{beside['file']}` | {beside['tokens_per_second']:.1f} | {ratio:.2f} |"]
+
+
 def text() -> str:
     decided = read("decide.json")
     sections: list[tuple[Callable[[dict[str, Any]], list[str]], dict[str, Any]]] = [
@@ -226,6 +251,7 @@ def text() -> str:
         (curves, decided.get("curve", {})),
         (searched, decided.get("search", {})),
         (prompts, read("decide_prompts.json")),
+        (served, read("serve.json")),
     ]
     parts = [HEAD, *("\n".join(section(found)) + "\n" for section, found in sections if found)]
     return "\n".join(parts)

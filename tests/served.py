@@ -89,7 +89,7 @@ class Server:
         lines = self.get("/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{name}(\{{|\s)", line))
 
-    def idle(self, wait: float = 20) -> None:
+    def idle(self, wait: float = 60) -> None:
         """Wait until nothing runs and nothing waits."""
         until = time.monotonic() + wait
         while self.metric("tunery_engine_running") + self.metric("tunery_engine_queued"):

@@ -167,6 +167,7 @@ def _byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
+@lru_cache(maxsize=1 << 16)
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """The bytes that a token stands for, which may be part of a character."""
     name = str(tokenizer.convert_ids_to_tokens(token) or "")
