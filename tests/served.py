@@ -113,6 +113,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     from tunery.serve.worker import Worker
 
     now: list[Callable[[], None]] = []
+    ports: list[int] = []
 
     def stop() -> None:
         while now:
@@ -120,7 +121,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def run(options: server.Options, on_ready: Callable[[str], None]) -> dict[str, Any]:
         stop()
-        listener = server.bind("127.0.0.1", 0)
+        listener = server.bind("127.0.0.1", ports[0] if ports else 0)
+        ports[:] = [listener.getsockname()[1]]  # the same for all servers of a page, as it shows one port
         worker = Worker(options.runs)
         worker.start()
         ready = threading.Event()

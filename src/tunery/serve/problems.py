@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from tunery.errors import TuneryError
+from tunery.errors import ConfigError, DataError, TuneryError
 from tunery.serve.worker import Draining, NoSuchModel, QueueFull
 
 log = logging.getLogger("tunery")
@@ -100,7 +100,7 @@ def of(error: Exception) -> Problem:
         return Problem(503, "The server is shutting down", None, "shutting_down", 5)
     if isinstance(error, NoSuchModel):
         return Problem(404, str(error), "model", "model_not_found")
-    if isinstance(error, TuneryError):
+    if isinstance(error, DataError | ConfigError):
         return Problem(400, error.problem)
     last = error.__traceback__
     while last is not None and last.tb_next is not None:

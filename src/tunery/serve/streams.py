@@ -27,7 +27,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | Res
         if working.done():
             return working.result()
         working.cancel()
-        await asyncio.wait({working})
+        await asyncio.gather(working, return_exceptions=True)  # nobody is left to be told what it raises
         return Response(status_code=GONE)
     finally:
         for task in (working, leaving):

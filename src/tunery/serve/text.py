@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tunery.serve.worker import Token
 
@@ -167,21 +168,26 @@ def _byte_of() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
-@lru_cache(maxsize=1 << 16)
+_KNOWN: WeakKeyDictionary[Any, dict[int, bytes]] = WeakKeyDictionary()
+"""What is known of the tokens of each tokenizer, as long as it is served."""
+
+
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """The bytes that a token stands for, which may be part of a character."""
+    known = _KNOWN.setdefault(tokenizer, {})
+    if token not in known:
+        known[token] = _bytes_of(tokenizer, token)
+    return known[token]
+
+
+def _bytes_of(tokenizer: Any, token: int) -> bytes:
     name = str(tokenizer.convert_ids_to_tokens(token) or "")
     table = _byte_of()
-    if token not in tokenizer.all_special_ids and _by_bytes(tokenizer) and all(c in table for c in name):
+    by_bytes = "ByteLevel" in repr(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None))
+    if by_bytes and token not in tokenizer.all_special_ids and all(c in table for c in name):
         return bytes(table[c] for c in name)
     if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):  # sentencepiece's bytes
         return bytes([int(name[3:5], 16)])
     if name.startswith("\u2581"):
         return name.replace("\u2581", " ").encode()
     return str(tokenizer.decode([token])).encode("utf-8", "replace")
-
-
-@lru_cache(maxsize=16)
-def _by_bytes(tokenizer: Any) -> bool:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return "ByteLevel" in repr(getattr(backend, "decoder", None))
