@@ -73,6 +73,7 @@ def test_a_merged_model_in_a_process_of_its_own(tiny_llama: Path, tmp_path: Path
     assert "KL divergence, mean" in (folder / "README.md").read_text()
     assert set(load_file(folder / "model.safetensors")) == set(load_file(tmp_path / "base" / "model.safetensors"))
     assert sorted(path.name for path in folder.parent.iterdir()) == ["merged"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # the weights too are for all to read
 
 
 def test_a_dead_consumer_is_one_line(

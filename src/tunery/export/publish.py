@@ -148,6 +148,9 @@ def _judge(
 def _finish(kind: Kind, subject: Subject, built: Path, target: Path, found: dict[str, Any]) -> None:
     """Numbers, model card and checksums."""
     write_json(built / PARITY, found)
+    mode = (built / PARITY).stat().st_mode  # what the umask allows: safetensors keeps its files to their owner
+    for path in _files(built):
+        path.chmod(path.stat().st_mode | mode)
     records = read(subject.run.dir)
     write_text(built / card.FILE, card.render(records, use=kind.use(subject, target), parity=found))
     lines = [f"{sha256(path)}  {path.relative_to(built).as_posix()}\n" for path in _files(built)]

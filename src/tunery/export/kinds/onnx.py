@@ -64,6 +64,7 @@ class Onnx(Kind):
         settings |= {"pad_token_id": subject.tokenizer.pad_token_id}
         if getattr(task, "multi", False):
             settings["threshold"] = task.config.threshold
+        settings.pop("uneven", None)  # matters in training alone
         write_json(folder / SETTINGS, settings)
 
     def job(self, subject: Subject, folder: Path, dtype: str) -> dict[str, Any]:
