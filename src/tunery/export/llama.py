@@ -10,7 +10,7 @@ from typing import Any
 from tunery.errors import ConfigError, ModelError
 from tunery.export import gguf_file, gguf_layout, gguf_vocab, tokens
 from tunery.export.kind import Subject
-from tunery.export.kinds.merged import merged, refusal
+from tunery.export.merging import merged, refusal
 
 PACKAGE, EXTRA = "llama_cpp", 'pip install "tunery[llama]" (it compiles llama.cpp, about five minutes)'
 
