@@ -45,8 +45,8 @@ WORST = 100
 """Divergences have a long tail: where the run is undecided, rounding moves more."""
 BOUNDS = {
     "f32": Bounds(1e-5, 0.99, "the same weights in the same arithmetic: only the order of sums differs"),
-    "f16": Bounds(2e-3, 0.98, "weights keep 11 bits, and llama.cpp its cache too"),
-    "bf16": Bounds(2e-3, 0.95, "weights keep 8 bits"),
+    "f16": Bounds(1e-4, 0.98, "weights keep 11 bits, and llama.cpp its cache too"),
+    "bf16": Bounds(2e-4, 0.95, "weights keep 8 bits"),
     "int8": Bounds(2e-2, 0.90, "weights and inputs of linear layers keep 8 bits, with one scale a tensor or channel"),
     "q8_0": Bounds(1e-2, 0.95, "weights keep 8 bits, with a scale every 32"),
     "q4_0": Bounds(3e-1, 0.75, "weights keep 4 bits, with a scale every 32"),
