@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test suite lint real bench docs clean install
+.PHONY: llama demo test suite lint real bench docs clean install
 
 install: $(STAMP)
 
@@ -15,6 +15,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt torch==2.13.0
 	$(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
+
+WHEELS ?= $(HOME)/.cache/tunery-wheels
+LLAMA := --find-links $(WHEELS) --only-binary llama-cpp-python -c constraints.txt -e ".[llama]"
+
+llama: install  ## llama.cpp, which proves GGUF exports: compiled once in about five minutes, the wheel is kept
+	mkdir -p $(WHEELS)
+	$(PIP) $(LLAMA) || { \
+		CMAKE_ARGS="-DGGML_NATIVE=OFF" $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps \
+			-c constraints.txt -w $(WHEELS) llama-cpp-python && $(PIP) $(LLAMA); }
 
 demo: install  ## fine-tune smollm2 on the invented shop's questions and compare it with the base model
 	$(BIN)/tunery models pull smollm2

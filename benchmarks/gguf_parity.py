@@ -33,31 +33,37 @@ def stored_answers(run: Run) -> dict[str, str]:
     return {row["input"]: row["prediction"] for row in rows}
 
 
-def as_evaluated(run: Run, file: Path, asked: probes.Probes, subject: Subject) -> float:
-    """Share of the test questions that llama.cpp answers with the text that the run stored."""
-    job = {**asked.job(subject), "asks": [], "rows": [], "gguf": str(file)}
-    with tempfile.TemporaryDirectory() as scratch:
-        said = consume.run({**job, "consumer": "llama_cpp", "threads": machine.cpus()}, Path(scratch, "consumer"))
+def as_evaluated(run: Run, said: list[list[int]], asked: probes.Probes, subject: Subject) -> float:
+    """Share of the test questions that llama.cpp answered with the text that the run stored."""
     known = stored_answers(run)
     pairs = [
         (known[example.input_text], subject.tokenizer.decode(ids, skip_special_tokens=True).strip())
-        for example, ids in zip(asked.asked, said["answers"], strict=True)
+        for example, ids in zip(asked.asked, said, strict=True)
         if example.input_text in known
     ]
     return sum(one == other for one, other in pairs) / len(pairs)
 
 
-def measure(run: Run, kind: str, dtype: str, rows: int, folder: Path) -> dict[str, Any]:
+def measure(run: Run, kind: str, dtype: str, rows: int, folder: Path) -> tuple[dict[str, Any], list[list[int]]]:
+    """→ what the gate found, and what llama.cpp answered there."""
+    said: list[list[list[int]]] = []
+    inner = consume.run
+
+    def heard(job: Any, place: Path) -> dict[str, Any]:
+        found = inner(job, place)
+        said.append(found["answers"])
+        return found
+
     begun = time.monotonic()
-    done = export(run, kind, dtype=dtype, output=folder / f"{kind}-{dtype}", rows=rows)
+    consume.run = heard
+    try:
+        done = export(run, kind, dtype=dtype, output=folder / f"{kind}-{dtype}", rows=rows)
+    finally:
+        consume.run = inner
     found = done["parity"]
     kept = ("rows", "positions", "token_ids_equal", "top1", "kl_mean", "kl_max", "same_answers", "metrics", "bounds")
-    return {
-        "versions": found["consumer"]["versions"],
-        **{key: found[key] for key in kept},
-        "bytes": done["bytes"],
-        "seconds": round(time.monotonic() - begun, 1),
-    }
+    result: dict[str, Any] = {"versions": found["consumer"]["versions"], **{key: found[key] for key in kept}}
+    return result | {"bytes": done["bytes"], "seconds": round(time.monotonic() - begun, 1)}, said[0]
 
 
 def main() -> None:
@@ -71,19 +77,14 @@ def main() -> None:
     run = Run(given.run)
     subject = Subject(run)
     asked = probes.collect(subject, given.rows)
-    results: dict[str, Any] = {
-        "run": run.path.name,
-        "base": run.manifest["base"]["name"],
-        "trained_in": subject.dtype,
-        "exports": {},
-    }
+    results = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
+    if results.get("run") != run.path.name:
+        results = {"run": run.path.name, "base": run.manifest["base"]["name"], "trained_in": subject.dtype}
     with tempfile.TemporaryDirectory() as scratch:
         for kind, dtype in [*(("gguf", dtype) for dtype in given.dtypes), *([("gguf_lora", "f16")] * given.adapter)]:
-            found = measure(run, kind, dtype, given.rows, Path(scratch))
-            if kind == "gguf":
-                file = Path(scratch, f"{kind}-{dtype}", "model.gguf")
-                found["same_answers_as_evaluated"] = as_evaluated(run, file, asked, subject)
-            results["exports"][f"{kind} {dtype}"] = found
+            found, said = measure(run, kind, dtype, given.rows, Path(scratch))
+            found["same_answers_as_evaluated"] = as_evaluated(run, said, asked, subject)
+            results.setdefault("exports", {})[f"{kind} {dtype}"] = found
             print(json.dumps({f"{kind} {dtype}": found}, indent=2), flush=True)
             TARGET.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

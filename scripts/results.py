@@ -238,6 +238,27 @@ def served(found: dict[str, Any]) -> list[str]:
     return [*lines, f"| {name}, `{beside['file']}` | {beside['tokens_per_second']:.1f} | {ratio:.2f} |"]
 
 
+def gguf(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "## A run in llama.cpp (`benchmarks/gguf_parity.py`)",
+        "",
+        f"{found['base']}, trained in {found['trained_in']}, through the parity gate on its test rows. Same answers:",
+        "questions that llama.cpp answers with the same greedy text as the run's weights do in fp32, and as they did",
+        "when the run was evaluated, in the dtype it was trained in. Facts: answers that have their key fact.",
+        "",
+        "| export | MB | rows | token ids equal | top-1 | KL, mean | same answers: fp32, evaluated | facts: both |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found["exports"].items():
+        facts = ", ".join(f"{one['metrics'][side]['contains']:.4f}" for side in ("run", "export"))
+        same = f"{one['same_answers']:.1%}, {one['same_answers_as_evaluated']:.1%}"
+        lines.append(
+            f"| {name} | {one['bytes'] / 1e6:.1f} | {one['rows']} | {one['token_ids_equal']:.0%} | "
+            f"{one['top1']:.2%} | {one['kl_mean']:.2g} | {same} | {facts} |"
+        )
+    return lines
+
+
 def text() -> str:
     decided = read("decide.json")
     sections: list[tuple[Callable[[dict[str, Any]], list[str]], dict[str, Any]]] = [
@@ -245,6 +266,7 @@ def text() -> str:
         (methods, read("methods.json")),
         (data, read("data.json")),
         (sft, read("sft.json")),
+        (gguf, read("gguf.json")),
         (races, read("decide_race.json")),
         (plans, read("plan.json")),
         (compared, decided.get("compare", {})),

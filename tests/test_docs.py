@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ PAIRS.append(("docs/serve.md", "docs/zh/serve.md"))
 PAIRS.append(("docs/export.md", "docs/zh/export.md"))
 PAIRS.append(("docs/continue.md", "docs/zh/continue.md"))
 PAIRS.append(("docs/batch.md", "docs/zh/batch.md"))
+PAIRS.append(("docs/deploy.md", "docs/zh/deploy.md"))
 PAIRS.append(("README.md", "README.zh.md"))
 VERBS = tunery.list_commands(click.Context(tunery))
 BLOCK = re.compile(r"^```(\w+)(?:[ \t]+(\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -173,6 +175,8 @@ def test_what_is_printed_runs(
 
 
 def run(command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if {"gguf", "gguf_lora", "ollama"} & set(command.args) and find_spec("llama_cpp") is None:
+        pytest.skip("llama-cpp-python is not installed (it compiles llama.cpp): tunery[llama]")
     if command.args[0] == "resume":  # as if that run had been interrupted
         RunDir(Path(command.args[1])).update_manifest(status="interrupted")
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
