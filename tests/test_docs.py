@@ -216,7 +216,7 @@ def test_configuration_keys_exist(name: str) -> None:
         known[kind] = {key for each in registry.names(kind) for key in registry.config_class(kind, each).model_fields}
     text = (ROOT / name).read_text(encoding="utf-8")
     for section, key in re.findall(rf"`({'|'.join(known)})\.(\w+)[^`]*`", text):
-        assert key in known[section] or key in ("py", "json", "md", "jsonl", "csv", "yaml"), f"{section}.{key}"
+        assert key in known[section] or key in ("py", "json", "md", "jsonl", "csv", "yaml", "gguf"), f"{section}.{key}"
 
 
 @pytest.mark.parametrize(("english", "chinese"), PAIRS)
