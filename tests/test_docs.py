@@ -215,7 +215,7 @@ def test_configuration_keys_exist(name: str) -> None:
     for kind in ("task", "method"):
         known[kind] = {key for each in registry.names(kind) for key in registry.config_class(kind, each).model_fields}
     text = (ROOT / name).read_text(encoding="utf-8")
-    for section, key in re.findall(rf"`({'|'.join(known)})\.(\w+)[^`]*`", text):
+    for section, key in re.findall(rf"`({'|'.join(known)})\.(\w+)\b(?!\()[^`]*`", text):
         assert key in known[section] or key in ("py", "json", "md", "jsonl", "csv", "yaml", "gguf"), f"{section}.{key}"
 
 
