@@ -96,7 +96,7 @@ def _begun(scorer: ClozeScorer, candidate: Candidate, tokens: Sequence[int]) -> 
     for begin in range(0, len(asked), BATCH):
         part = ids.new_tensor(asked[begin : begin + BATCH]).unsqueeze(1)
         read = torch.cat([ids.expand(len(part), -1), part], 1)
-        logits = material.model(input_ids=read, use_cache=False, logits_to_keep=1).logits[:, -1]
+        logits = material.model(input_ids=read, use_cache=False, logits_to_keep=ids.new_tensor([-1])).logits[:, -1]
         on = logits.float().softmax(-1)[:, : len(letters)][:, letters.to(logits.device)].sum(1)
         found |= {token for token, share in zip(asked[begin:], on.tolist(), strict=False) if share > HALF}
     return found
