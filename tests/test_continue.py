@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,14 @@ def test_a_share_of_the_old_training_rows_is_replayed(old: Run, new: Path, tmp_p
 
 def folder_of(run: Run) -> Path:
     return run.path.parent.parent
+
+
+def test_the_draw_gives_every_answer_its_share() -> None:
+    assert doctest.testmod(replay)[0] == 0
+    answers = ["often"] * 60 + ["seldom"] * 30 + [f"once {i}" for i in range(10)]
+    drawn = [answers[i] for i in replay._draw(answers, 0.3, random.Random(1))]
+    assert len(drawn) == 30 and len(set(drawn)) == 12
+    assert drawn.count("often") in (13, 14) and drawn.count("seldom") in (6, 7)
 
 
 def test_without_replay_what_is_kept_is_still_measured(old: Run, new: Path, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 
 from tunery.config import Config
-from tunery.data import chance, inputs
+from tunery.data import inputs
 from tunery.data.ledger import Ledger
 from tunery.data.read import paths
 from tunery.data.rows import Rows
@@ -118,7 +119,8 @@ def _mix(dataset: Dataset, old: Old, share: float, seed: int) -> None:
         _enter(ledger, rows.take(np.setdiff1d(np.arange(len(rows)), places)), "dropped:superseded", "train")
     every = [(number, place) for number, (_, places) in enumerate(fresh) for place in places]
     old.available = len(every)
-    drawn = chance.some(range(len(every)), share, random.Random(f"replay {seed}")) if share and every else []
+    answers = [answer for rows, places in fresh for answer in _answers(rows, places)]
+    drawn = _draw(answers, share, random.Random(f"replay {seed}")) if share and every else []
     old.replayed = len(drawn)
     chosen = {every[i] for i in drawn}
     replayed = []
@@ -136,6 +138,31 @@ def _mix(dataset: Dataset, old: Old, share: float, seed: int) -> None:
     digest = hashlib.sha256(f"{old.key} {share} {seed}".encode())
     digest.update(str(drawn).encode())
     old.key = digest.hexdigest()
+
+
+def _answers(rows: Rows, places: Iterable[int]) -> list[Hashable]:
+    """Equal for rows with the same answer and label."""
+    said, labels, known = rows.answers.tolist(), rows.label_numbers, rows.store.label_sets
+    return [(said[place], known[labels[place]]) for place in places]
+
+
+def _draw(answers: Sequence[Hashable], share: float, pick: random.Random) -> list[int]:
+    """Places of a share of the rows, one at least, with as large a share of each answer: first one row of every
+    answer, so that none is forgotten for want of luck while there is room for all.
+
+    >>> sorted("aaaaaabbbc"[i] for i in _draw("aaaaaabbbc", 0.4, random.Random(0)))
+    ['a', 'a', 'b', 'c']
+    """
+    order = list(range(len(answers)))
+    pick.shuffle(order)
+    total, met = Counter(answers), Counter[Hashable]()
+    rank = {}
+    for place in order:
+        answer = answers[place]
+        rank[place] = met[answer] / total[answer]
+        met[answer] += 1
+    count = max(1, round(share * len(order)))
+    return sorted(sorted(order, key=rank.__getitem__)[:count])
 
 
 def _first_seen(rows: Rows, seen: set[int]) -> list[int]:
