@@ -15,7 +15,7 @@ from suite_checks import close, failing
 from tunery.errors import ModelError
 from tunery.models import machine, weights
 from tunery.run import build
-from tunery.run.prepare import load_dataset
+from tunery.run.dataset import load_dataset
 from tunery.rundir import RunDir, read_json, write_json
 
 
