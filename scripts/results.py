@@ -259,6 +259,30 @@ def gguf(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def continued(found: dict[str, Any]) -> list[str]:
+    bounds, settings = found["bounds"], " ".join(found["settings"]) or "those of its parent"
+    tried = ", ".join(f"`{' '.join(one['settings']) or 'as the parent'}` {one['judged']}" for one in found["candidates"])
+    lines = [
+        "## A run that is continued with ten new facts (`benchmarks/continue.py`)",
+        "",
+        f"The support run of `make demo`, which answers {found['parent']['old_right']} old test questions and "
+        f"{found['parent']['new_right']} of the new ones. Settings: {settings}; judged on",
+        f"validation wordings were {tried or 'none'}.",
+        "",
+        f"| | old rows replayed | new test questions right (asked: {bounds['learnt']:.0%}) | "
+        f"of the old right answers still right (asked: {bounds['kept']:.0%}) | all old ones right |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in ("replay", "without_replay"):
+        one = found[name]
+        lines.append(
+            f"| {name.replace('_', ' ')} | {one['replayed']} | {one['new_right']} of {one['new_questions']} | "
+            f"{one['still_right']} of {one['right_before']} ({one['kept']:.0%}) | "
+            f"{one['old_right']} of {one['old_questions']} |"
+        )
+    return lines
+
+
 def text() -> str:
     decided = read("decide.json")
     sections: list[tuple[Callable[[dict[str, Any]], list[str]], dict[str, Any]]] = [
@@ -274,6 +298,7 @@ def text() -> str:
         (searched, decided.get("search", {})),
         (prompts, read("decide_prompts.json")),
         (served, read("serve.json")),
+        (continued, read("continue.json")),
     ]
     parts = [HEAD, *("\n".join(section(found)) + "\n" for section, found in sections if found)]
     return "\n".join(parts)
