@@ -261,7 +261,8 @@ def gguf(found: dict[str, Any]) -> list[str]:
 
 def continued(found: dict[str, Any]) -> list[str]:
     bounds, settings = found["bounds"], " ".join(found["settings"]) or "those of its parent"
-    tried = ", ".join(f"`{' '.join(one['settings']) or 'as the parent'}` {one['judged']}" for one in found["candidates"])
+    named = {" ".join(one["settings"]) or "as the parent": one["judged"] for one in found["candidates"]}
+    tried = ", ".join(f"`{name}` {value}" for name, value in named.items())
     lines = [
         "## A run that is continued with ten new facts (`benchmarks/continue.py`)",
         "",
