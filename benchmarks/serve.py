@@ -204,6 +204,9 @@ def ours(runs: dict[str, Path], clients: int, seconds: float) -> dict[str, Any]:
         first = next((size for now, size in memory if now >= min(LOOK, seconds / 2)), 0)
         metrics = httpx.get(f"{url}/metrics").text
         found["memory_bytes"] = {"first": first, "last": memory[-1][1], "growth": memory[-1][1] / first - 1}
+        found["memory_bytes"]["every_ten_seconds"] = [
+            next(size for now, size in memory if now >= second) for second in range(0, int(memory[-1][0]) + 1, 10)
+        ]
         counted = re.findall(
             r'^tunery_requests_total\{endpoint="/v1/chat/completions".*status="200"\} (\S+)', metrics, re.M
         )
