@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tunery import registry
 from tunery.errors import ConfigError, near
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @cache
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return registry.files(__name__)
 
 
 @cache
@@ -25,13 +24,4 @@ def get(name: str) -> Kind:
 
     if name not in names():
         raise ConfigError(f"no kind of export is called {name!r}", near(name, names()), "--to")
-    module = importlib.import_module(f"{__name__}.{name}")
-    found = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Kind) and item.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise TypeError(f"{module.__name__} must define exactly one Kind, found {len(found)}")
-    found[0].name = name
-    return found[0]()
+    return registry.defined(f"{__name__}.{name}", Kind)()
