@@ -18,6 +18,7 @@ from tunery.data.rows import Rows
 from tunery.errors import ConfigError, DataError
 from tunery.evaluate import Settings, answer, evaluate, loss_and_outputs, prompt_of, readable
 from tunery.generate.engine import Sampling, generate
+from tunery.generate.text import Decoder
 from tunery.models import machine
 from tunery.protocols import Encoded, Example, Message, Prediction
 from tunery.report import pages
@@ -252,16 +253,15 @@ class Run:
         turns = tuple(self.cleaning.message(turn) for turn in turns)
         example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
         prompt = prompt_of(tuned.model, tuned.task, tuned.tokenizer, example, settings)
-        ids: list[int] = []
-        shown = ""
+        decoder, begun = Decoder(tuned.tokenizer), False
 
         def more(_index: int, token: int) -> None:
-            nonlocal shown
-            ids.append(token)
-            text = tuned.tokenizer.decode(ids, skip_special_tokens=True).lstrip()
-            if on_text and not text.endswith("\ufffd"):  # half a character is not shown yet
-                on_text(text[len(shown) :])
-                shown = text
+            nonlocal begun
+            piece = decoder.add(token)
+            piece = piece if begun else piece.lstrip()
+            begun = begun or bool(piece)
+            if on_text and piece:
+                on_text(piece)
 
         chosen = sampling or settings.sampling
         ids = generate(tuned.model, [prompt], tuned.task.stop_ids(tuned.tokenizer), chosen, on_token=more)[0]
