@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from test_hub import SHA, Hub, serving
 from tunery.data import hubs
 from tunery.data.read import read
 from tunery.errors import DataError
-from tunery.protocols import Row
 
 FIRST_ROWS = """
 import json, os, sys
@@ -35,6 +36,7 @@ except TuneryError as error:
     found.append([seen(), error.problem])
 print(json.dumps(found))
 """
+FIRST_MODELSCOPE = FIRST_ROWS.replace("HF_HOME", "MODELSCOPE_CACHE").replace("hub/datasets--*", "datasets/org--name")
 PROBE = """
 import json, sys, time
 from tunery.data.read import read
@@ -152,6 +154,7 @@ def test_files_are_fetched_when_their_rows_are_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_while_reading(tmp_path: Path) -> None:
     """One clear line after the rows of the files before it; the next time it goes on with that file."""
+
     class Gone(Datasets):
         def do_GET(self) -> None:
             if "00001-of" in self.path:
@@ -211,28 +214,61 @@ def test_choice_of_files() -> None:
         choose("train.csv", "test.csv", role="validation")
 
 
-class FakeModelScope:
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+class ModelScope(Hub):
+    """The two questions its package asks about a dataset: page by page which files, and one file."""
 
-    def snapshot_download(self, repo: str, repo_type: str, **settings: Any) -> str:
-        assert (repo, repo_type) == ("org/name", "dataset")
-        assert "*.py" not in settings["allow_patterns"]
-        return str(self.answer)
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        asked = dict(urllib.parse.parse_qsl(query))
+        self.asked.append(asked.get("FilePath") or path)
+        parts = path.removeprefix("/api/v1/datasets/").split("/")
+        files = self.repos.get("/".join(parts[:2]))
+        if path == "/":
+            self.answer(200, b"")
+        elif files is None:
+            self.answer(404, json.dumps({"Code": 10010205001, "Message": "no such dataset", "Success": False}).encode())
+        elif "FilePath" in asked:
+            self.answer(200, files[asked["FilePath"]])
+        else:
+            page, size = int(asked["PageNumber"]), int(asked["PageSize"])
+            listed = [self.entry(name, data) for name, data in files.items()][(page - 1) * size : page * size]
+            self.answer(200, json.dumps({"Code": 200, "Success": True, "Data": {"Files": listed}}).encode())
+
+    def entry(self, name: str, data: bytes) -> dict[str, Any]:
+        return {"Path": name, "Type": "blob", "Size": len(data), "Sha256": hashlib.sha256(data).hexdigest()}
 
 
-def test_modelscope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope", None)
+def test_modelscope(tmp_path: Path) -> None:
+    """With the package itself: files come when their rows are read, once, and again when they changed."""
+    pytest.importorskip("modelscope_hub", reason="needs tunery[modelscope]")
+    first, last = (f"data/train-0000{n}-of-00002.jsonl" for n in range(2))
+    notes = {f"notes/{n}.md": b"" for n in range(250)}  # more than one page
+    repos = {"org/name": {"script.py": b"", **notes, first: lines("a", "b"), last: lines("c")}}
+    settings = {"MODELSCOPE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+
+    def ask(*names: str, **more: Any) -> list[Any]:
+        return probe("", tmp_path, *names, MODELSCOPE_ENDPOINT=endpoint, **settings, **more)
+
+    with serving(repos, ModelScope) as (endpoint, asked):
+        (found,) = ask("modelscope:org/name", script=FIRST_MODELSCOPE)
+        assert found == [[0, None], [1, {"text": "a"}], [1, {"text": "b"}], [2, {"text": "c"}]]
+        assert "script.py" not in asked and not any("notes" in path for path in asked)
+        asked.clear()
+        again, missing = ask("modelscope:org/name/train", "modelscope:org/nothing")
+        assert again["rows"][2] == [f"modelscope:org/name/{last}:1", {"text": "c"}]
+        assert first not in asked and last not in asked
+        assert "cannot give org/nothing" in missing["problem"] and missing["code"] == 3
+    changed = {"org/name": {**repos["org/name"], last: lines("d")}}
+    with serving(changed, ModelScope) as (endpoint, asked):
+        (other,) = ask("modelscope:org/name")
+        assert [values["text"] for _, values in other["rows"]] == ["a", "b", "d"]
+        assert first not in asked
+    offline, unknown = ask("modelscope:org/name", "modelscope:org/other")
+    assert offline["rows"] == other["rows"] and "the version fetched last" in offline["notes"][0]
+    assert f"cannot reach {endpoint}" in unknown["problem"] and unknown["seconds"] < 10
+
+
+def test_modelscope_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelscope_hub", None)
     with pytest.raises(DataError, match=r"tunery\[modelscope\]"):
         read("modelscope:org/name")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.jsonl").write_bytes(lines("a"))
-    monkeypatch.setitem(sys.modules, "modelscope", FakeModelScope(tmp_path))
-    monkeypatch.setenv("MODELSCOPE_DOMAIN", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match=r"cannot reach http://127\.0\.0\.1:9"):
-        read("modelscope:org/name")
-    with serving({}, Datasets) as (endpoint, _):
-        monkeypatch.setenv("MODELSCOPE_DOMAIN", endpoint)
-        (record,) = read("modelscope:org/name/train")
-    assert isinstance(record, Row)
-    assert record.where == "modelscope:org/name/data/train.jsonl:1"

@@ -19,7 +19,7 @@ from tunery.data.inputs import ROLES
 from tunery.errors import DataError, ResourceError, TuneryError
 from tunery.models import cache, hub
 from tunery.models.convert import first_line
-from tunery.models.quiet import quiet_hub
+from tunery.models.quiet import quiet_hub, quiet_modelscope
 from tunery.rundir import write_json
 
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -27,10 +27,13 @@ SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/convert/\w+|[^/@]+))?(/(?P<rest>.+))?")
 _SPLIT = re.compile(rf"(?:^|[-_.])({'|'.join(ROLES)})(?=[-_.]|$)")
 _ABOUT = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "package.json"}
+_STALE = " (the hub cannot be reached: the version fetched last)"
 _HINT = "name a file or a folder of it: hf:OWNER/NAME/FILE"
 
 
 Place = Path | Callable[[], Path]
+Answer = tuple[list[str], Callable[[str], Place], str]
+"""What a hub says of a dataset: its files, where each is or what fetches it, and which version that is."""
 
 
 def files(name: str, role: str) -> tuple[list[tuple[str, Place]], str]:
@@ -48,14 +51,9 @@ def files(name: str, role: str) -> tuple[list[tuple[str, Place]], str]:
         raise DataError("not the name of a dataset", "it looks like hf:OWNER/NAME or hf:OWNER/NAME/SPLIT", name)
     repo, revision, rest = parts["repo"], parts["revision"], parts["rest"] or ""
     shown = f"{where}:{repo}" + (f"@{revision}" if revision else "")
-    if where == "modelscope":
-        folder = _modelscope(repo, revision, name)
-        chosen = choose(_below(folder), rest, role, shown)
-        return [(f"{shown}/{file}", folder / file) for file in chosen], f"{shown}: {_named(chosen)}"
-    commit, listing, stale = _listing(repo, revision, name)
-    chosen = choose(listing, rest, role, shown)
-    found = [(f"{shown}/{file}", _place(repo, file, commit, name, offline=bool(stale))) for file in chosen]
-    return found, f"{shown}: {_named(chosen)} of commit {commit[:8]}{stale}"
+    names, place, version = (_modelscope if where == "modelscope" else _hugging_face)(repo, revision, name)
+    chosen = choose(names, rest, role, shown)
+    return [(f"{shown}/{file}", place(file)) for file in chosen], f"{shown}: {_named(chosen)}{version}"
 
 
 def choose(names: Iterable[str], rest: str, role: str, shown: str) -> list[str]:
@@ -121,42 +119,61 @@ def _named(chosen: Sequence[str]) -> str:
     return chosen[0] if len(chosen) == 1 else f"{len(chosen)} files, {chosen[0]} to {chosen[-1]}"
 
 
-def _below(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+def _known(repo: str, revision: str) -> Path:
+    """The file that keeps which files a dataset had when its hub was last asked."""
+    return cache.root() / "datasets" / f"{repo.replace('/', '--')}@{revision.replace('/', '-')}.json"
+
+
+def _keep(known: Path, commit: str, names: list[str]) -> None:
+    with cache.usable(known):
+        known.parent.mkdir(parents=True, exist_ok=True)
+    write_json(known, {"commit": commit, "files": names})
+
+
+def _kept(known: Path) -> tuple[str, list[str]] | None:
+    try:
+        told = json.loads(known.read_text(encoding="utf-8"))
+        return str(told["commit"]), [str(name) for name in told["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fetched(download: Callable[..., str | Path], file: str, name: str, offline: bool = False) -> Path:
+    try:
+        with quiet_modelscope():
+            return Path(download(local_files_only=offline))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ResourceError("cannot write: no space left", "free some disk space, or move the cache") from error
+        if offline:
+            raise DataError(f"{file} is not in the cache", "run it once with network", name) from error
+        raise DataError(
+            f"the download of {file} broke off: {first_line(error)}", "run it again; it goes on where it stopped", name
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------- Hugging Face
 
 
-def _listing(repo: str, revision: str | None, name: str) -> tuple[str, list[str], str]:
-    """→ commit, its files, and what to say if that is not from the hub but from the cache."""
+def _hugging_face(repo: str, revision: str | None, name: str) -> Answer:
     from huggingface_hub import HfApi, constants
 
-    known = cache.root() / "datasets" / f"{repo.replace('/', '--')}@{(revision or 'main').replace('/', '-')}.json"
+    known = _known(repo, revision or "main")
     quiet_hub()
     try:
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
         info = hub.within(hub.DEADLINE, lambda: HfApi().dataset_info(repo, revision=revision, timeout=hub.DEADLINE / 2))
     except Exception as error:
-        remembered = _remembered(known) if not _answered(error) else None
-        if remembered is None:
+        kept = _kept(known) if not _answered(error) else None
+        if kept is None:
             _refuse(error, repo, revision, name)
-        return *remembered, " (the hub cannot be reached: the version fetched last)"
+        commit, names = kept
+        return names, lambda file: _place(repo, file, commit, name, offline=True), f" of commit {commit[:8]}{_STALE}"
     names = [sibling.rfilename for sibling in info.siblings or []]
     commit = str(info.sha or revision or "main")
-    with cache.usable(known):
-        known.parent.mkdir(parents=True, exist_ok=True)
-    write_json(known, {"commit": commit, "files": names})
-    return commit, names, ""
-
-
-def _remembered(known: Path) -> tuple[str, list[str]] | None:
-    try:
-        told = json.loads(known.read_text(encoding="utf-8"))
-        return str(told["commit"]), [str(name) for name in told["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    _keep(known, commit, names)
+    return names, lambda file: _place(repo, file, commit, name, offline=False), f" of commit {commit[:8]}"
 
 
 def _answered(error: Exception) -> bool:
@@ -188,46 +205,46 @@ def _refuse(error: Exception, repo: str, revision: str | None, name: str) -> NoR
 
 def _place(repo: str, file: str, commit: str, name: str, offline: bool) -> Place:
     """Where a file is if it was fetched before; else what fetches it: its rows come while others are not there yet."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     known = try_to_load_from_cache(repo, file, revision=commit, repo_type="dataset")
     if isinstance(known, str):
         return Path(known)
-    return _fetched(repo, file, commit, name, offline) if offline else partial(_fetched, repo, file, commit, name)
-
-
-def _fetched(repo: str, file: str, commit: str, name: str, offline: bool = False) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        found = hf_hub_download(repo, file, repo_type="dataset", revision=commit, local_files_only=offline)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise ResourceError("cannot write: no space left", "free some disk space, or set HF_HOME") from error
-        if offline:
-            raise DataError(f"{file} is not in the cache", "run it once with network", name) from error
-        raise DataError(
-            f"the download of {file} broke off: {first_line(error)}", "run it again; it goes on where it stopped", name
-        ) from error
-    return Path(found)
+    download = partial(hf_hub_download, repo, file, repo_type="dataset", revision=commit)
+    return _fetched(download, file, name, offline) if offline else partial(_fetched, download, file, name)
 
 
 # --------------------------------------------------------------------------------------------- ModelScope
 
 
-def _modelscope(repo: str, revision: str | None, name: str) -> Path:
-    """The folder of a dataset, from the package's cache or downloaded."""
+def _modelscope(repo: str, revision: str | None, name: str) -> Answer:
     try:
-        from modelscope import snapshot_download
+        from modelscope_hub import HubApi
     except ImportError:
         raise DataError("ModelScope needs the package modelscope", "pip install 'tunery[modelscope]'", name) from None
+    api = HubApi(endpoint=hub.modelscope_address())
+    known = _known(f"modelscope--{repo}", revision or "master")
     try:
         hub.reach_modelscope(repo)
-        patterns = [f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
-        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except TuneryError as error:
-        raise DataError(error.problem, error.hint, name) from error
+        kept = _kept(known)
+        if kept is None:
+            raise DataError(error.problem, error.hint, name) from error
+        cached = partial(api.download_file, repo, "dataset", revision=revision)
+        return kept[1], lambda file: _fetched(partial(cached, file), file, name, offline=True), _STALE
+    try:
+        with quiet_modelscope():
+            listed = api.list_repo_files(repo, "dataset", revision=revision)
     except Exception as error:
         raise DataError(
             f"ModelScope cannot give {repo}: {first_line(error)}", "check its name and the network", name
         ) from error
+    sums = {entry.path: entry.sha256 for entry in listed if not entry.is_dir}
+    _keep(known, revision or "master", list(sums))
+
+    def place(file: str) -> Place:
+        # With its hash a file in the cache is used only if it is still the one of this branch.
+        download = partial(api.download_file, repo, "dataset", file, revision=revision, expected_sha256=sums[file])
+        return partial(_fetched, download, file, name)
+
+    return list(sums), place, ""

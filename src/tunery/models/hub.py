@@ -7,6 +7,7 @@ deadline: where there is no network, the user hears it within seconds.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TypeVar
 from tunery.errors import ModelError, ResourceError, TuneryError
 from tunery.models import folder as folders
 from tunery.models.convert import first_line
-from tunery.models.quiet import quiet
+from tunery.models.quiet import quiet, quiet_modelscope
 
 T = TypeVar("T")
 
@@ -163,7 +164,8 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
         ) from None
     try:
         # Whether all is there is for the manifest of the package to know; what is missing shows in the check.
-        path = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        with quiet_modelscope():
+            path = Path(snapshot_download(repo, revision=revision, local_files_only=True))
         folders.check(path)
         return path
     except Exception as error:
@@ -173,7 +175,8 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
             ) from error
     reach_modelscope(repo)
     try:
-        path = snapshot_download(repo, revision=revision, allow_patterns=ALLOW, ignore_patterns=IGNORE)
+        with quiet_modelscope():
+            path = snapshot_download(repo, revision=revision, allow_patterns=ALLOW, ignore_patterns=IGNORE)
     except Exception as error:
         raise ModelError(
             f"ModelScope cannot give {repo}: {first_line(error)}", "check its name and the network", "model.name"
@@ -181,14 +184,18 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
     return Path(path)
 
 
+def modelscope_address() -> str:
+    """Where the package asks: its own variables name another place, the newer first."""
+    domain = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
+    return domain.rstrip("/") if "://" in domain else f"https://{domain}"
+
+
 def reach_modelscope(repo: str) -> None:
     """Raises ModelError if the site does not answer; the package itself would try for minutes."""
-    import os
     import urllib.error
     import urllib.request
 
-    domain = os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"  # the package's own variable
-    address = domain if "://" in domain else f"https://{domain}"
+    address = modelscope_address()
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310
     try:
         within(DEADLINE, lambda: urllib.request.urlopen(request, timeout=DEADLINE / 2).close())  # noqa: S310

@@ -6,9 +6,13 @@ about a model is raised as an error or logged by tunery itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 
 @cache
@@ -19,6 +23,14 @@ def quiet_hub() -> None:
 
     disable_progress_bars()
     hub_logging.set_verbosity_error()
+
+
+@contextlib.contextmanager
+def quiet_modelscope() -> Iterator[None]:
+    """Around a download of modelscope_hub, imported before: it has no switch for its progress bars."""
+    logging.getLogger("modelscope_hub").setLevel(logging.ERROR)
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
 
 
 @cache
