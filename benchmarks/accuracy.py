@@ -76,7 +76,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         HOTEL, 0.69, (*MINILM, "method=lora", "data.max_length=192"), ("lr=1e-3 epochs=3", "lr=2e-3 epochs=3")
     ),
     "xquad-full": Experiment(XQUAD, None, QA, ("lr=2e-4 epochs=10",), "f1"),
-    "cmrc2018-full": Experiment(CMRC, None, QA, ("lr=2e-4 epochs=4",), "f1"),
+    "cmrc2018-full": Experiment(CMRC, None, QA, ("lr=3e-4 epochs=3 batch_size=8",), "f1"),
     "sst2-zero-shot-cloze": Experiment(SST2, 0.60, (*SMOLLM2, *CLOZE), ("max_steps=0",), shots=32),
     "sst2-32-rows-cloze": Experiment(SST2, None, (*SMOLLM2, *CLOZE), FEW, shots=32),
     "sst2-32-rows-head": Experiment(SST2, None, (*SMOLLM2, "task=classify"), FEW, shots=32),

@@ -260,24 +260,22 @@ def gguf(found: dict[str, Any]) -> list[str]:
 
 
 def continued(found: dict[str, Any]) -> list[str]:
-    bounds, settings = found["bounds"], " ".join(found["settings"]) or "those of its parent"
-    named = {" ".join(one["settings"]) or "as the parent": one["judged"] for one in found["candidates"]}
-    tried = ", ".join(f"`{name}` {value}" for name, value in named.items())
+    bounds = found["bounds"]
+    settings = ", ".join(f"`{setting}`" for setting in found["settings"]) or "those of the parent"
     lines = [
         "## A run that is continued with ten new facts (`benchmarks/continue.py`)",
         "",
         f"The support run of `make demo`, which answers {found['parent']['old_right']} old test questions and "
-        f"{found['parent']['new_right']} of the new ones. Settings: {settings}; judged on",
-        f"validation wordings were {tried or 'none'}.",
+        f"{found['parent']['new_right']} of the new ones. Settings: {settings}.",
         "",
-        f"| | old rows replayed | new test questions right (asked: {bounds['learnt']:.0%}) | "
+        f"| `train.replay` | old rows replayed | seconds | new test questions right (asked: {bounds['learnt']:.0%}) | "
         f"of the old right answers still right (asked: {bounds['kept']:.0%}) | all old ones right |",
-        "| --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in ("replay", "without_replay"):
-        one = found[name]
+    for one in found["runs"]:
         lines.append(
-            f"| {name.replace('_', ' ')} | {one['replayed']} | {one['new_right']} of {one['new_questions']} | "
+            f"| {one['share']} | {one['replayed']} | {one['seconds']:.0f} | "
+            f"{one['new_right']} of {one['new_questions']} | "
             f"{one['still_right']} of {one['right_before']} ({one['kept']:.0%}) | "
             f"{one['old_right']} of {one['old_questions']} |"
         )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from test_hub import SHA, Hub, serving
+from test_hub import SHA, Hub, ModelScope, serving
 from tunery.data import hubs
 from tunery.data.read import read
 from tunery.errors import DataError
@@ -212,30 +210,6 @@ def test_choice_of_files() -> None:
     assert choose("train/0000.parquet", "test/0000.parquet", "dataset_infos.json") == ["train/0000.parquet"]
     with pytest.raises(DataError, match="it has test, train"):
         choose("train.csv", "test.csv", role="validation")
-
-
-class ModelScope(Hub):
-    """The two questions its package asks about a dataset: page by page which files, and one file."""
-
-    def do_GET(self) -> None:
-        path, _, query = self.path.partition("?")
-        asked = dict(urllib.parse.parse_qsl(query))
-        self.asked.append(asked.get("FilePath") or path)
-        parts = path.removeprefix("/api/v1/datasets/").split("/")
-        files = self.repos.get("/".join(parts[:2]))
-        if path == "/":
-            self.answer(200, b"")
-        elif files is None:
-            self.answer(404, json.dumps({"Code": 10010205001, "Message": "no such dataset", "Success": False}).encode())
-        elif "FilePath" in asked:
-            self.answer(200, files[asked["FilePath"]])
-        else:
-            page, size = int(asked["PageNumber"]), int(asked["PageSize"])
-            listed = [self.entry(name, data) for name, data in files.items()][(page - 1) * size : page * size]
-            self.answer(200, json.dumps({"Code": 200, "Success": True, "Data": {"Files": listed}}).encode())
-
-    def entry(self, name: str, data: bytes) -> dict[str, Any]:
-        return {"Path": name, "Type": "blob", "Size": len(data), "Sha256": hashlib.sha256(data).hexdigest()}
 
 
 def test_modelscope(tmp_path: Path) -> None:

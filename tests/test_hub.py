@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,9 @@ for repo in sys.argv[1:]:
     repo, _, revision = repo.partition("@")
     since = time.monotonic()
     try:
-        print(json.dumps({"path": str(hub.fetch(repo, revision or None, False))}), flush=True)
+        fetch = hub.modelscope if repo.startswith("modelscope:") else hub.fetch
+        found = fetch(repo.removeprefix("modelscope:"), revision or None, False)
+        print(json.dumps({"path": str(found)}), flush=True)
     except TuneryError as error:
         print(json.dumps({**error.as_dict(), "seconds": time.monotonic() - since}), flush=True)
 """
@@ -84,6 +87,32 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
+
+
+class ModelScope(Hub):
+    """The two questions its package asks: which files, those of a dataset page by page, and one file."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        asked = dict(urllib.parse.parse_qsl(query))
+        self.asked.append(asked.get("FilePath") or path)
+        kind, *parts = path.removeprefix("/api/v1/").split("/")
+        files = self.repos.get("/".join(parts[:2]))
+        if path == "/":
+            self.answer(200, b"")
+        elif files is None:
+            self.answer(404, json.dumps({"Code": 10010205001, "Message": "no such thing", "Success": False}).encode())
+        elif "FilePath" in asked:
+            self.answer(200, files[asked["FilePath"]])
+        else:
+            listed = [self.entry(name, data) for name, data in files.items()]
+            if kind == "datasets":
+                page, size = int(asked["PageNumber"]), int(asked["PageSize"])
+                listed = listed[(page - 1) * size : page * size]
+            self.answer(200, json.dumps({"Code": 200, "Success": True, "Data": {"Files": listed}}).encode())
+
+    def entry(self, name: str, data: bytes) -> dict[str, Any]:
+        return {"Path": name, "Type": "blob", "Size": len(data), "Sha256": hashlib.sha256(data).hexdigest()}
 
 
 @contextmanager
@@ -164,6 +193,25 @@ def test_hub(repos: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
     (path / "tokenizer.json").unlink()
     (holed,) = probe(endpoint, tmp_path, "org/good", HF_HUB_OFFLINE="1")
     assert "not in the cache" in holed["problem"], "a snapshot with a hole is not used"
+
+
+def test_modelscope(repos: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
+    """With the package itself: nothing but safetensors and text is fetched, and once."""
+    pytest.importorskip("modelscope", reason="needs tunery[modelscope]")
+    settings = {"MODELSCOPE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    names = ("modelscope:org/good", "modelscope:org/nothing", "modelscope:org/pickled")
+    with serving(repos, ModelScope) as (endpoint, asked):
+        good, nothing, pickled = probe("", tmp_path, *names, MODELSCOPE_ENDPOINT=endpoint, **settings)
+        assert not any(".py" in path or ".bin" in path or "onnx" in path for path in asked)
+    path = Path(good["path"])
+    assert (path / "model.safetensors").read_bytes() == repos["org/good"]["model.safetensors"]
+    assert "cannot give org/nothing" in nothing["problem"] and nothing["code"] == 6
+    assert "path" in pickled, "that weights are missing is said when the folder is checked"
+    with pytest.raises(ModelError):
+        folder.check(Path(pickled["path"]))
+    again, other = probe("", tmp_path, names[0], "modelscope:org/other", MODELSCOPE_ENDPOINT=endpoint, **settings)
+    assert again == good, "what is in the cache needs no server"
+    assert f"cannot reach {endpoint}" in other["problem"] and other["seconds"] < 10
 
 
 def test_silent_network(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from tunery import cli as package
+from tunery.cli._huge_pages import restart
 from tunery.errors import EXIT_INTERRUPTED, ConfigError, ResourceError, TuneryError, near
 
 ORDER = (
@@ -90,6 +91,8 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit codes: see ``tunery.errors``."""
+    if argv is None:
+        restart()
     args = list(sys.argv[1:] if argv is None else argv)
     _log_to_stderr()
     try:

@@ -222,7 +222,7 @@ def _modelscope(repo: str, revision: str | None, name: str) -> Answer:
         from modelscope_hub import HubApi
     except ImportError:
         raise DataError("ModelScope needs the package modelscope", "pip install 'tunery[modelscope]'", name) from None
-    api = HubApi(endpoint=hub.modelscope_address())
+    api = HubApi(endpoint=hub.modelscope_endpoint())
     known = _known(f"modelscope--{repo}", revision or "master")
     try:
         hub.reach_modelscope(repo)
@@ -234,6 +234,7 @@ def _modelscope(repo: str, revision: str | None, name: str) -> Answer:
         return kept[1], lambda file: _fetched(partial(cached, file), file, name, offline=True), _STALE
     try:
         with quiet_modelscope():
+            api = HubApi(endpoint=api.resolve_endpoint_for_read(repo, repo_type="dataset"))
             listed = api.list_repo_files(repo, "dataset", revision=revision)
     except Exception as error:
         raise DataError(

@@ -23,7 +23,8 @@ T = TypeVar("T")
 DEADLINE = 6.0
 """Seconds for a hub to say whether it has the model."""
 ALLOW = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
-IGNORE = ["*/*.safetensors", "consolidated*", "onnx/*", "openvino/*", "coreml/*", "original/*", ".*"]
+ELSEWHERE = ["*/*.safetensors", "consolidated*", "onnx/*", "openvino/*", "coreml/*", "original/*"]
+IGNORE = [*ELSEWHERE, ".*"]
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
@@ -176,7 +177,8 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
     reach_modelscope(repo)
     try:
         with quiet_modelscope():
-            path = snapshot_download(repo, revision=revision, allow_patterns=ALLOW, ignore_patterns=IGNORE)
+            # Hidden files are not named here: the package reads ".*" as everything.
+            path = snapshot_download(repo, revision=revision, allow_patterns=ALLOW, ignore_patterns=ELSEWHERE)
     except Exception as error:
         raise ModelError(
             f"ModelScope cannot give {repo}: {first_line(error)}", "check its name and the network", "model.name"
@@ -184,10 +186,10 @@ def modelscope(repo: str, revision: str | None, local_only: bool) -> Path:
     return Path(path)
 
 
-def modelscope_address() -> str:
-    """Where the package asks: its own variables name another place, the newer first."""
-    domain = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
-    return domain.rstrip("/") if "://" in domain else f"https://{domain}"
+def modelscope_endpoint() -> str | None:
+    """What the package's variables name, the newer first; None: its own two sites."""
+    domain = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or ""
+    return (domain.rstrip("/") if "://" in domain else f"https://{domain}") if domain else None
 
 
 def reach_modelscope(repo: str) -> None:
@@ -195,7 +197,7 @@ def reach_modelscope(repo: str) -> None:
     import urllib.error
     import urllib.request
 
-    address = modelscope_address()
+    address = modelscope_endpoint() or "https://www.modelscope.cn"
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310
     try:
         within(DEADLINE, lambda: urllib.request.urlopen(request, timeout=DEADLINE / 2).close())  # noqa: S310

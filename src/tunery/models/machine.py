@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,18 +49,45 @@ def threads() -> int:
     return max(cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
-def prepare() -> None:
+def prepare(kernels: int | None = None) -> None:
     """Threads as many as this process's CPUs, and a heap that keeps its pages.
 
     glibc returns large buffers to the kernel after each step and takes them again in the next: 200,000 page
     faults a step. Raising the thresholds gave 5-19 % on a CPU.
+
+    Args:
+        kernels: how many oneDNN keeps at most, where no batch has the shape of the one before: its 1024 took 0.3 GB
+            after two minutes of serving. A model needs some dozens, in each layer again.
     """
     torch.set_num_threads(threads())
+    if kernels is not None:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(kernels))  # read when the first kernel is made
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 2_000_000_000)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
+
+
+class Heap:
+    """Returns to the system, now and then, what the heap holds unused between its pieces.
+
+    A heap that keeps its pages grows with the shapes of batches: after 55 steps of 8 rows a training of smollm2 had
+    taken 4.1 GB, and 3.8 where it was tended. That takes some hundredths of a second each time.
+    """
+
+    EVERY = 20.0
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self._trim = ctypes.CDLL(None).malloc_trim if platform.libc_ver()[0] == "glibc" else None
+        self._last = time.monotonic()
+
+    def tend(self) -> None:
+        """To be called often."""
+        if self._trim is not None and time.monotonic() - self._last >= self.EVERY:
+            self._trim(0)
+            self._last = time.monotonic()
 
 
 def reset_peak_memory() -> None:

@@ -36,6 +36,8 @@ RECENT = 64
 """Ends of requests from which their pace is measured."""
 CALLS = 0.1
 """Seconds of other work between two steps, about: what is left waits for the next."""
+KERNELS = 128
+"""For which oneDNN keeps the code: each step of a batch has shapes of its own."""
 LONGEST_WAIT = 60
 """Seconds that a client is told to wait, at most."""
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Worker:
 
     def start(self) -> None:
         """Load all runs, then serve. Raises ModelError."""
-        machine.prepare()
+        machine.prepare(KERNELS)
         for name, path in self._first.items():
             self._enter(self._read(name, path))
         self._thread.start()
@@ -273,8 +275,9 @@ class Worker:
 
     def _serve(self) -> None:
         machine.prepare()
+        heap = machine.Heap()
         while self._round():
-            pass
+            heap.tend()
         for job in list(self._jobs.values()):
             self._end(job, Finish("error", "the server stopped before the answer was complete"))
 

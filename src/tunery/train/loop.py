@@ -25,7 +25,7 @@ from tunery.config import TrainConfig
 from tunery.data.batch import collate, micro_batches, plan_epoch
 from tunery.data.encoded import lengths
 from tunery.errors import ModelError, Paused
-from tunery.models import weights
+from tunery.models import machine, weights
 from tunery.models.attention import choose_attention
 from tunery.protocols import Encoded, Method, Task
 from tunery.rundir import RunDir
@@ -177,8 +177,10 @@ class Trainer:
         raised, or Paused if it was ``pause`` that asked.
         """
         self.model.train()
+        heap = machine.Heap()
         while self.now.step < self.total_steps and not self.now.stopped_early:
             record = self.step()
+            heap.tend()
             at = {"step": self.now.step, "epoch": round(self.now.step / self.steps_per_epoch, 4)}
             self._log({**at, **record})
             progress.step(self.now.step, record)
