@@ -73,7 +73,7 @@ class Heap:
     """Returns to the system, now and then, what the heap holds unused between its pieces.
 
     A heap that keeps its pages grows with the shapes of batches: after 55 steps of 8 rows a training of smollm2 had
-    taken 4.1 GB, and 3.8 where it was tended. That takes some hundredths of a second each time.
+    taken 4.1 GB, and 3.8 where it was tended and in huge pages. Tending takes some hundredths of a second.
     """
 
     EVERY = 20.0
