@@ -256,6 +256,9 @@ def gguf(found: dict[str, Any]) -> list[str]:
             f"| {name} | {one['bytes'] / 1e6:.1f} | {one['rows']} | {one['token_ids_equal']:.0%} | "
             f"{one['top1']:.2%} | {one['kl_mean']:.2g} | {same} | {facts} |"
         )
+    for one in found.get("corrupted", []):
+        said = f"refused: {one['said']}" if one["refused"] else "**published**"
+        lines += ["", f"With other values in `{one['matrix']}`: {said}."]
     return lines
 
 

@@ -146,8 +146,10 @@ def test_the_verb(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "before: runs/a" in verbs.call(capsys, "promote", "runs/b", "--as", "support").out
     assert "already" in verbs.call(capsys, "promote", "runs/b", "--as", "support").out
     assert "runs/b" in verbs.call(capsys, "promote").out
-    found = verbs.call(capsys, "promote", "--as", "support", "--rollback", "--json").value
-    assert (found["name"], found["run"], found["previous"]) == ("support", "runs/a", [])
+    for words in (["--as", "support", "--rollback"], ["support", "--rollback"]):
+        found = verbs.call(capsys, "promote", *words, "--json").value
+        assert (found["name"], found["run"], found["previous"]) == ("support", "runs/a", [])
+        verbs.call(capsys, "promote", "runs/b", "--as", "support")
     for wrong in (["runs/a"], ["--rollback"], ["--as", "x"], ["runs/a", "--as", "x", "--rollback"]):
         answer = verbs.call(capsys, "promote", *wrong, "--json")
         assert answer.code == 2 and answer.error["problem"] and "Traceback" not in answer.err

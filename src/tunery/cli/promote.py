@@ -18,7 +18,7 @@ def show(result: list[dict[str, Any]] | dict[str, Any]) -> None:
             return
         click.echo(f"{result['name']} is now {result['run']}")
         if result["previous"]:
-            click.echo(f"before: {result['previous'][-1]} (tunery promote --as {result['name']} --rollback)")
+            click.echo(f"before: {result['previous'][-1]} (tunery promote {result['name']} --rollback)")
         return
     if not result:
         click.echo("no aliases yet: tunery promote RUN --as NAME")
@@ -36,12 +36,15 @@ def show(result: list[dict[str, Any]] | dict[str, Any]) -> None:
 def command(run: str | None, alias: str | None, rollback: bool, folder: str) -> list[dict[str, Any]] | dict[str, Any]:
     """Give a finished RUN a name under which it is served; without arguments, list the names.
 
-    Every verb that takes a RUN takes such a name too. --rollback takes the last promotion back.
+    Every verb that takes a RUN takes such a name too. --rollback takes the last promotion of a
+    name back: tunery promote NAME --rollback.
     """
+    if rollback and run:
+        if alias:
+            raise click.UsageError("--rollback goes back to the run before: name no RUN")
+        run, alias = None, run  # promote NAME --rollback
     if alias is None and (run or rollback):
         raise click.UsageError("which name? add --as NAME")
-    if rollback and run:
-        raise click.UsageError("--rollback goes back to the run before: name no RUN")
     if alias and not (run or rollback):
         raise click.UsageError("name a RUN, or add --rollback")
     from tunery.run import aliases
