@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,7 +207,9 @@ def trainer(
 ) -> Trainer:
     torch.manual_seed(config.train.seed + 2)
     rows, pad = made.splits["train"].rows, made.base.tokenizer.pad_token_id or 0
-    return Trainer(model, task, method, rows, config.train, run, Accelerator(cpu=True), pad, evaluate=None)
+    joined = replace(made, config=config, task=task, method=method).joined
+    accelerator = Accelerator(cpu=True)
+    return Trainer(model, task, method, rows, config.train, run, accelerator, pad, evaluate=None, joined=joined)
 
 
 def train(trainer: Trainer) -> None:

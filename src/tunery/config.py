@@ -132,6 +132,9 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third slower")
     micro_tokens: int = Field(2048, ge=1, description="most padded tokens per forward pass; larger batches are split")
     group_by_length: bool = Field(True, description="batches of rows of similar length (random order otherwise)")
+    join_rows: bool = Field(
+        True, description="rows end to end in random order, without padding, where the model and the method allow it"
+    )
     class_weights: Literal["balanced"] | None = Field(
         None, description="balanced: classes with few training rows weigh more in the loss, n / (classes x rows of it)"
     )

@@ -342,6 +342,8 @@ class Task(Plugin):
     """Whether its logits come from the head of a language model, which sentence encoders do not have."""
     on_long: ClassVar[Literal["truncate", "window"]] = "truncate"
     default_max_length: ClassVar[int] = 512
+    joins_rows: ClassVar[bool] = False
+    """Whether its loss takes rows that lie end to end (``data.batch.join``) as well as padded ones."""
     soft_positions: ClassVar[tuple[Position, ...]] = ("before", "after", "between")
     """Where soft tokens can change what the model predicts."""
     soft: SoftPlacement | None = None
@@ -454,6 +456,8 @@ class Method(Plugin):
     saves: ClassVar[str] = ""
     """What is in the run's ``model/`` folder."""
     merges: ClassVar[bool] = False
+    joins_rows: ClassVar[bool] = False
+    """Whether what it adds looks at one token at a time, so that rows may lie end to end."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

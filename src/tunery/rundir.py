@@ -212,6 +212,8 @@ class RunDir:
             raise ModelError(f"damaged: {error}", "restore the run or train it again", str(self.config_file)) from None
         if not isinstance(values, dict):
             raise ModelError("damaged: no sections", "restore the run or train it again", str(self.config_file))
+        if isinstance(values.get("train"), dict):
+            values["train"].setdefault("join_rows", False)  # versions that did not know the key padded their rows
         return configuration.build(values)
 
     def write_config(self, config: configuration.Config) -> None:

@@ -7,6 +7,7 @@ memory but not the gradient, since the loss is normalised over the step's target
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tunery.protocols import IGNORE, Batch, Encoded
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 SORTED_STEPS = 50
 """Rows are shuffled, then sorted by length within this many steps: little padding, still random order."""
+
+WHOLE = 32
+"""Rows end to end are filled up to a multiple of so many tokens."""
 
 
 def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int, by_length: bool) -> list[list[int]]:
@@ -47,6 +51,21 @@ def micro_batches(rows: Sequence[int], lengths: Sequence[int], most_rows: int, m
     return [batch for batch in batches if batch]
 
 
+def joined_batches(
+    rows: Sequence[int], lengths: Sequence[int], most_rows: int, most_tokens: int
+) -> list[list[int]]:
+    """As ``micro_batches``, for rows that lie end to end: in their order, and without padding."""
+    batches: list[list[int]] = []
+    tokens = 0
+    for row in rows:
+        if not batches or len(batches[-1]) == most_rows or tokens + lengths[row] > most_tokens:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(row)
+        tokens += lengths[row]
+    return batches
+
+
 def in_order(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
     """All rows, in batches of similar length, for evaluation."""
     return micro_batches(range(len(lengths)), lengths, most_rows, most_tokens)
@@ -59,6 +78,25 @@ def _padded(values: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
     for i, value in enumerate(values):
         padded[i, : len(value)] = torch.tensor(value)
     return padded
+
+
+def join(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Rows end to end as one sequence [1, tokens], for models that ``models.joined`` fits: ``position_ids`` begin anew
+    with each row, and ``ends`` [rows + 1] are the places between them. A row of padding makes the length a multiple of
+    ``WHOLE``: kernels are made for each length.
+    """
+    import torch
+
+    sizes = [len(row.ids) for row in rows]
+    filling = -sum(sizes) % WHOLE
+    ids = [i for row in rows for i in row.ids] + [pad_id] * filling
+    labels = [label for row in rows for label in (IGNORE, *(row.labels or ())[1:])] + [IGNORE] * filling
+    positions = [i for size in (*sizes, filling) for i in range(size)]
+    mask = [1] * (len(ids) - filling) + [0] * filling
+    named = {"input_ids": ids, "attention_mask": mask, "labels": labels, "position_ids": positions}
+    batch: Batch = {name: torch.tensor([values], device=device) for name, values in named.items()}
+    batch["ends"] = torch.tensor(list(accumulate([*sizes, filling] if filling else sizes, initial=0)))
+    return batch
 
 
 def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:

@@ -66,8 +66,9 @@ class Steps:
         config = prepared.config.train
         self.trainer, self.device = trainer, prepared.base.device
         sizes, targets = trainer.lengths, supervised_each(trainer.rows)
-        plan = plan_epoch(sizes, trainer.rows_per_step, config.seed, 0, config.group_by_length)[: 10 * work.MOST]
-        self.passes = [work.passes_of(rows, sizes, targets, config) for rows in plan]
+        by_length = config.group_by_length and not trainer.joined
+        plan = plan_epoch(sizes, trainer.rows_per_step, config.seed, 0, by_length)[: 10 * work.MOST]
+        self.passes = [work.passes_of(rows, sizes, targets, config, trainer.joined) for rows in plan]
         self.work = [np.append(sum(passes), 1.0) for passes in self.passes]
         self.order = sorted(range(len(plan)), key=lambda place: (self.work[place][1], place))
         self.kinds: set[tuple[float, float]] = set()

@@ -126,7 +126,7 @@ def _text(example: Any) -> str:
 def needs_of(prepared: Prepared, method: str) -> memory.Needs:
     """What its memory depends on, by configuration and rows alone."""
     base, config = prepared.base, prepared.config
-    training = work.training_work(prepared.splits["train"].rows, config.train)
+    training = work.training_work(prepared.splits["train"].rows, config.train, prepared.joined)
     count = base.parameters()
     layers = int(getattr(base.config, "num_hidden_layers", 12))
     shares = {"full": 1.0, "freeze": min(2 / layers, 1.0)}

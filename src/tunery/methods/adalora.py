@@ -52,6 +52,7 @@ class AdaLora(Method):
     paper = "Zhang et al. 2023, arXiv:2303.10512"
     saves = "adapter in peft's format, without the ranks that were taken away"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

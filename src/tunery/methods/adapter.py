@@ -48,6 +48,7 @@ class Adapter(Method):
     paper = "Houlsby et al. 2019, arXiv:1902.00751"
     saves = "adapter and head, in tunery's own format"
     merges: ClassVar[bool] = False
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         if parameters < 200_000_000:

@@ -29,6 +29,7 @@ class BitFit(Method):
     paper = "Ben Zaken et al. 2021, arXiv:2106.10199"
     saves = "the trained parameters only"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         return 1e-3 if family == "encoder" or parameters < 500_000_000 else 5e-4

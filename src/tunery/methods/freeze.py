@@ -33,6 +33,7 @@ class Freeze(Method):
     paper = "Lee et al. 2019, arXiv:1911.03090"
     saves = "the trained parameters only"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         if self.config.layers == 0 and not self.config.patterns:

@@ -22,6 +22,7 @@ class Full(Method):
     paper = "Howard & Ruder 2018, arXiv:1801.06146"
     saves = "the whole model, as plain transformers loads it"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         return 5e-5 if family == "encoder" else 2e-5

@@ -33,6 +33,7 @@ class Ia3(Method):
     paper = "Liu et al. 2022, arXiv:2205.05638"
     saves = "adapter in peft's format"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         return 5e-3 if family == "encoder" or parameters < 500_000_000 else 3e-3

@@ -40,6 +40,7 @@ class Lora(Method):
     paper = "Hu et al. 2021, arXiv:2106.09685"
     saves = "adapter in peft's format"
     merges: ClassVar[bool] = True
+    joins_rows: ClassVar[bool] = True
 
     def default_lr(self, parameters: int, family: str) -> float:
         if self.config.lora_plus:

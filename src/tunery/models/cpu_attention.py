@@ -80,21 +80,28 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask = ctx.saved_tensors
-        grad_query = torch.empty_like(query)
-        keys, values = key.flatten(0, 1), value.flatten(0, 1)
-        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
-        by_head = grad.transpose(1, 2)
-        hidden = None if mask is None else _added(~mask, query.dtype)
-        for part, seen in _blocks(query, key, ctx.causal):
-            shares, asked = _shares(query, key, hidden, ctx.causal, ctx.scale, part, seen)
-            given = by_head[:, :, part].reshape(len(keys), -1, value.shape[-1])
-            grad_shares = torch.bmm(given, values[:, :seen].transpose(1, 2))
-            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
-            grad_values[:, :seen] += torch.bmm(shares.transpose(1, 2), given)
-            grad_keys[:, :seen] += torch.bmm(grad_scores.transpose(1, 2), asked)
-            found = torch.bmm(grad_scores, keys[:, :seen]).mul_(ctx.scale)
-            grad_query[:, :, part] = found.view(*query.shape[:2], -1, query.shape[-1])
-        return grad_query, grad_keys.view_as(key), grad_values.view_as(value), None, None, None
+        return *gradients(query, key, value, mask, ctx.causal, ctx.scale, grad), None, None, None
+
+
+def gradients(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of query, key and value, from that of the output [rows, length, heads, size]."""
+    grad_query = torch.empty_like(query)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+    by_head = grad.transpose(1, 2)
+    hidden = None if mask is None else _added(~mask, query.dtype)
+    for part, seen in _blocks(query, key, causal):
+        shares, asked = _shares(query, key, hidden, causal, scale, part, seen)
+        given = by_head[:, :, part].reshape(len(keys), -1, value.shape[-1])
+        grad_shares = torch.bmm(given, values[:, :seen].transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+        grad_values[:, :seen] += torch.bmm(shares.transpose(1, 2), given)
+        grad_keys[:, :seen] += torch.bmm(grad_scores.transpose(1, 2), asked)
+        found = torch.bmm(grad_scores, keys[:, :seen]).mul_(scale)
+        grad_query[:, :, part] = found.view(*query.shape[:2], -1, query.shape[-1])
+    return grad_query, grad_keys.view_as(key), grad_values.view_as(value)
 
 
 def _blocks(query: Tensor, key: Tensor, causal: bool) -> Iterator[tuple[slice, int]]:

@@ -84,12 +84,17 @@ def token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def next_token_loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Loss of a decoder at the supervised positions. → sum, count; both 0 if nothing is supervised."""
+    """Loss of a decoder at the supervised positions of padded rows, or of rows end to end (``data.batch.join``).
+    → sum, count; both 0 if nothing is supervised.
+    """
     shifted = batch["labels"][:, 1:]
     keep = torch.zeros_like(batch["labels"], dtype=torch.bool)
     keep[:, :-1] = shifted != -100
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    logits = selected_logits(model, keep, **inputs)
+    if "ends" in batch:
+        inputs = {"position_ids": batch["position_ids"], "cu_seq_lens_q": batch["ends"]}
+    else:
+        inputs = {"attention_mask": batch["attention_mask"]}
+    logits = selected_logits(model, keep, input_ids=batch["input_ids"], **inputs)
     return token_loss(logits, shifted[keep[:, :-1]])
 
 

@@ -28,7 +28,7 @@ from tunery.run.prepare import Prepared
 from tunery.run.records import say
 from tunery.rundir import RunDir
 
-VERSION = 1
+VERSION = 2
 """Of the measurements; raised when older ones no longer fit what train does."""
 FREE = {
     "train": (
@@ -47,7 +47,7 @@ SAMPLE = 128
 def shape_of(prepared: Prepared) -> work.Shape:
     """The work that training would be. Raises DataError for a prompt that does not fit."""
     config = prepared.config
-    training = work.training_work(prepared.splits["train"].rows, config.train)
+    training = work.training_work(prepared.splits["train"].rows, config.train, prepared.joined)
     held = prepared.scored
     batch, tokens = config.eval.batch_size, config.train.micro_tokens
     rows = {name: prepared.splits[name].rows for name in ("train", "validation")}

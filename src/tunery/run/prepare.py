@@ -9,7 +9,7 @@ from pathlib import Path
 from tunery import scoring
 from tunery.config import Config
 from tunery.errors import ConfigError, DataError, ResourceError
-from tunery.models import machine
+from tunery.models import joined, machine
 from tunery.models.load import Base, open_base
 from tunery.protocols import Method, Task
 from tunery.run import build, continuing, replay
@@ -44,6 +44,13 @@ class Prepared:
     def split(self, name: str) -> Split:
         """Any of ``splits``, or what shows what is kept."""
         return self.kept if name == replay.KEPT and self.kept is not None else self.splits[name]
+
+    @property
+    def joined(self) -> bool:
+        """Whether rows lie end to end while training."""
+        train = self.config.train
+        willing = train.join_rows and not train.dropout and self.task.joins_rows and self.method.joins_rows
+        return willing and joined.fits(self.base.config, self.base.device)
 
     @property
     def scored(self) -> list[str]:

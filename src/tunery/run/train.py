@@ -272,6 +272,7 @@ def trainer_of(
         0 if config.eval.every == "epoch" else int(config.eval.every),
         pause,
         watch.losses,
+        prepared.joined,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunery.config import TrainConfig
-from tunery.data.batch import in_order, micro_batches, plan_epoch
+from tunery.data.batch import WHOLE, in_order, joined_batches, micro_batches, plan_epoch
 from tunery.data.encoded import lengths, supervised_each
 from tunery.protocols import Encoded, Task
 
@@ -31,10 +31,14 @@ MOST = 2000
 """Steps or passes whose work is added up; of more, so many spread evenly stand for all."""
 
 
-def pass_work(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int]) -> Work:
-    """Of one forward pass over these rows."""
+def pass_work(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], joined: bool = False) -> Work:
+    """Of one forward pass over these rows, padded or end to end."""
+    supervised = sum(targets[i] for i in rows)
+    if joined:
+        tokens, squares = sum(sizes[i] for i in rows), sum(sizes[i] ** 2 for i in rows)
+        return np.array([1, -(-tokens // WHOLE) * WHOLE, supervised, squares], dtype=float)
     longest = max(sizes[i] for i in rows)
-    return np.array([1, len(rows) * longest, sum(targets[i] for i in rows), len(rows) * longest**2], dtype=float)
+    return np.array([1, len(rows) * longest, supervised, len(rows) * longest**2], dtype=float)
 
 
 def kind(work: Work) -> tuple[float, float]:
@@ -42,15 +46,13 @@ def kind(work: Work) -> tuple[float, float]:
     return float(work[1]), float(work[3])
 
 
-def passes_of(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig) -> list[Work]:
+def passes_of(
+    rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig, joined: bool = False
+) -> list[Work]:
     """Of the forward passes of one optimizer step."""
-    cuts = micro_batches(rows, sizes, config.batch_size, config.micro_tokens)
-    return [pass_work(cut, sizes, targets) for cut in cuts]
-
-
-def step_work(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig) -> Work:
-    """Of one optimizer step."""
-    return np.append(sum(passes_of(rows, sizes, targets, config)), 1.0)
+    cut_up = joined_batches if joined else micro_batches
+    cuts = cut_up(rows, sizes, config.batch_size, config.micro_tokens)
+    return [pass_work(cut, sizes, targets, joined) for cut in cuts]
 
 
 def evenly(values: Sequence[Any], most: int) -> list[Any]:
@@ -141,17 +143,18 @@ class Training:
     """Tokens of the longest row."""
 
 
-def training_work(rows: Sequence[Encoded], config: TrainConfig) -> Training:
-    """Of an epoch that stands for all."""
+def training_work(rows: Sequence[Encoded], config: TrainConfig, joined: bool = False) -> Training:
+    """Of an epoch that stands for all. ``joined``: rows lie end to end."""
     sizes, targets = lengths(rows), supervised_each(rows)
     per_step = config.batch_size * config.accumulate
     per_epoch = math.ceil(len(rows) / per_step)
     steps = math.ceil(config.epochs * per_epoch) if config.max_steps is None else config.max_steps
-    epochs = [plan_epoch(sizes, per_step, config.seed, epoch, config.group_by_length) for epoch in range(MIXED)]
+    by_length = config.group_by_length and not joined
+    epochs = [plan_epoch(sizes, per_step, config.seed, epoch, by_length) for epoch in range(MIXED)]
     seen = evenly(epochs[0][: min(steps, per_epoch)], MOST)
-    works = [step_work(numbers, sizes, targets, config) for numbers in seen]
+    works = [np.append(sum(passes_of(numbers, sizes, targets, config, joined)), 1.0) for numbers in seen]
     made = evenly([numbers for plan in epochs for numbers in plan][:steps], MOST)
-    passes = [p for numbers in made for p in passes_of(numbers, sizes, targets, config)]
+    passes = [p for numbers in made for p in passes_of(numbers, sizes, targets, config, joined)]
     return Training(
         step=sum(works, np.zeros(STEP)) / max(len(works), 1) * steps,
         steps=steps,

@@ -43,6 +43,7 @@ class Instruct(Task):
     monitor = "loss"
     output = "text"
     families: ClassVar[tuple[str, ...]] = ("decoder",)
+    joins_rows = True
     default_max_length = 1024
 
     def __init__(self, config: Any) -> None:

@@ -30,6 +30,7 @@ class LanguageModel(Task):
     monitor = "loss"
     output = "text"
     families: ClassVar[tuple[str, ...]] = ("decoder",)
+    joins_rows = True
     on_long = "window"
     default_max_length = 512
     soft_positions: ClassVar[tuple[Position, ...]] = ("before",)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tunery import scoring
 from tunery.config import TrainConfig
-from tunery.data.batch import collate, micro_batches, plan_epoch
+from tunery.data.batch import collate, join, joined_batches, micro_batches, plan_epoch
 from tunery.data.encoded import lengths
 from tunery.errors import ModelError, Paused
 from tunery.models import machine, weights
@@ -65,6 +65,7 @@ class Trainer:
         evaluate_every: optimizer steps between evaluations; 0: at the end of each epoch.
         pause: asked after each evaluation whether to stop here.
         losses: what is logged beside the validation numbers, called after ``evaluate``.
+        joined: lay the rows of a forward pass end to end.
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class Trainer:
         evaluate_every: int = 0,
         pause: Pause | None = None,
         losses: Evaluate | None = None,
+        joined: bool = False,
     ) -> None:
         if config.lr is None:
             raise ValueError("the learning rate must be resolved before training")
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
-        self.accelerator, self.pad_id = accelerator, pad_id
+        self.accelerator, self.pad_id, self.joined = accelerator, pad_id, joined
         self.evaluate, self.pause, self.losses = evaluate, pause, losses
         self.lengths = lengths(rows)
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
@@ -108,7 +110,7 @@ class Trainer:
         loss_sum, count = 0.0, 0
         tokens = 0
         for batch in self._batches():
-            choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device)
+            choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device, self.joined)
             loss, targets, _ = self.task.loss(self.model, batch)
             self.accelerator.backward(loss)
             self.optimizer.collect()
@@ -148,12 +150,14 @@ class Trainer:
         """This process's share of the step's rows, as padded batches."""
         epoch, position = divmod(self.now.step, self.steps_per_epoch)
         if self._plan[0] != epoch:
-            plan = plan_epoch(self.lengths, self.rows_per_step, self.config.seed, epoch, self.config.group_by_length)
+            by_length = self.config.group_by_length and not self.joined
+            plan = plan_epoch(self.lengths, self.rows_per_step, self.config.seed, epoch, by_length)
             self._plan = (epoch, plan)
         numbers = self._plan[1][position]
         mine = numbers[self.accelerator.process_index :: self.accelerator.num_processes]
-        cuts = micro_batches(mine, self.lengths, self.config.batch_size, self.config.micro_tokens)
-        return [collate([self.rows[i] for i in cut], self.pad_id, self.accelerator.device) for cut in cuts]
+        cut_up, put_together = (joined_batches, join) if self.joined else (micro_batches, collate)
+        cuts = cut_up(mine, self.lengths, self.config.batch_size, self.config.micro_tokens)
+        return [put_together([self.rows[i] for i in cut], self.pad_id, self.accelerator.device) for cut in cuts]
 
     def _over_processes(self, loss: float, count: int, tokens: int) -> tuple[float, int, int]:
         values = torch.tensor([loss, count, tokens], dtype=torch.float64, device=self.accelerator.device)
