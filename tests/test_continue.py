@@ -309,6 +309,6 @@ def test_replay_of_a_text_task(tiny_llama: Path, tmp_path: Path) -> None:
     parent = train(tmp_path, tiny_llama, data, method="lora", train__max_steps=3, run__name="old")
     extra = write(tmp_path / "new.jsonl", [{"question": f"new {i}?", "answer": f"it is {i}"} for i in range(8)])
     run = go_on(parent, extra, tmp_path)
-    assert run.manifest["retention"]["replayed"] == round(0.3 * len(places(parent, "used:train")))
+    assert run.manifest["retention"]["replayed"] == round(0.6 * len(places(parent, "used:train")))
     assert (run.path / "eval" / replay.KEPT / "results.json").is_file()
     assert run.evaluate(extra)["rows"] == 8

@@ -154,6 +154,7 @@ def test_a_planted_leak_is_found(tiny_bert: Path, tmp_path: Path) -> None:
     assert "something leaks" in found["controls"]["shuffled"]["verdict"]
     assert any(line.startswith("Leak: 60 rows") for line in found["warnings"])
     assert any("shuffled labels" in line for line in found["warnings"])
+    assert found["recommendation"].startswith("Mend the leak first, then race again: 60 rows stand in two splits")
     assert found["decided_on"]["split"] == "validation"
 
 

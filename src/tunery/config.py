@@ -148,7 +148,7 @@ class TrainConfig(Section):
         None, description="a finished run (or its alias) to go on from, with its base, method, task and labels"
     )
     replay: float = Field(
-        0.3, ge=0, le=1, description="share of the old training rows that a continued run trains on again"
+        0.6, ge=0, le=1, description="share of the old training rows that a continued run trains on again"
     )
     seed: int = Field(42, ge=0, description="order of rows, new weights, dropout")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RECOMMENDED = "recommended.yaml"
 RESPECTS = {"score": True, "seconds": False, "peak_memory_bytes": False, "adapter_bytes": False, "forgetting": False}
 """In which an entrant may be better than others; True: more is better."""
+_LEAKS = "it learns something: something leaks"
 _BESIDE = ("tokenizer", ".json", ".jinja", ".txt", ".model", ".md")
 
 
@@ -38,10 +39,12 @@ def write(race: Race, alive: Sequence[Arm], plan: Plan) -> None:
     front = standings.front(points, better)
     for row in table:
         row["pareto"] = row["name"] in front
+    warnings = _warnings(race)
+    found["recommendation"] = verdict.heeding(found["recommendation"], _leak(race))
     race.update(
         metric={"name": race.metric, "higher_is_better": race.sign > 0},
         table=sorted(table, key=lambda row: _order(row, race.sign)),
-        warnings=_warnings(race),
+        warnings=warnings,
         **found,
     )
     _recommend(race, found["winner"], plan)
@@ -232,6 +235,16 @@ def _warnings(race: Race) -> list[str]:
     return found
 
 
+def _leak(race: Race) -> str | None:
+    """What makes every score of the race worthless, if anything does. Read after ``_warnings``."""
+    leaks = race.state["leaks"]
+    if leaks["rows"] and leaks["policy"] == "warn":
+        return f"{leaks['rows']} rows stand in two splits"
+    if race.state["controls"]["shuffled"]["verdict"] == _LEAKS:
+        return "a run on shuffled labels learns something"
+    return None
+
+
 def _shuffled(race: Race) -> list[str]:
     """What the run on meaningless labels has learnt goes to ``controls``, what is wrong with it into the warnings."""
     states: dict[str, Any] = race.state["controls"]
@@ -246,7 +259,7 @@ def _shuffled(race: Race) -> list[str]:
     found = controls.learnt(right, len(records), labels)
     heart = states["by_heart"]
     leak = found["learnt"] or heart["learnt"]
-    said = "it learns something: something leaks" if leak else "learns nothing"
+    said = _LEAKS if leak else "learns nothing"
     states["shuffled"] = {**found, "verdict": said if records or leak else "did not finish"}
     if not leak:
         return []

@@ -66,7 +66,14 @@ def decide(
     if not tied:
         return Verdict(best.name, best.name, (), _clear(best, differences, rows))
     chosen = min(among, key=lambda c: (not (few and c.few_shot), _cost(c)))
-    return Verdict(chosen.name, best.name, tied, _tie(best, chosen, among, rows, few))
+    return Verdict(chosen.name, best.name, tied, _tie(chosen, among, rows, few))
+
+
+def heeding(sentence: str, leak: str | None) -> str:
+    """The sentence, led by a leak where there is one: a high score is then what the leak gives, not what was learnt."""
+    if leak is None:
+        return sentence
+    return f"Mend the leak first, then race again: {leak}, so no score here can be trusted. As measured: {sentence}"
 
 
 def _cost(candidate: Candidate) -> tuple[int, int, float]:
@@ -125,8 +132,8 @@ def _overturned(best: Candidate, other: Candidate, rows: Rows) -> str:
     )
 
 
-def _tie(best: Candidate, chosen: Candidate, among: Sequence[Candidate], rows: Rows, few: bool) -> str:
-    others = [_said(candidate) for candidate in among[:_SHOWN]]
+def _tie(chosen: Candidate, among: Sequence[Candidate], rows: Rows, few: bool) -> str:
+    others, means = [_said(candidate) for candidate in among[:_SHOWN]], [candidate.mean for candidate in among]
     more = f" and {len(among) - _SHOWN} more" if len(among) > _SHOWN else ""
     why = "which is made for few rows" if few and chosen.few_shot else "the cheapest of them"
     if chosen.kind == "baseline":
@@ -135,5 +142,5 @@ def _tie(best: Candidate, chosen: Candidate, among: Sequence[Candidate], rows: R
         why = "which needs no training"
     return (
         f"Tie: {rows.count} {rows.split} rows cannot tell {', '.join(others)}{more} apart "
-        f"({rows.measure.name} {_number(best.mean)} at best); take {_said(chosen)}, {why}."
+        f"({rows.measure.name} {_number(min(means))} to {_number(max(means))}); take {_said(chosen)}, {why}."
     )
