@@ -158,7 +158,7 @@ def test_it_learns_answers_and_reloads(method: str, model: Path, tmp_path: Path)
     data = write(tmp_path / "a.jsonl", rows)
     run = train(
         tmp_path, model, data, method=method, task="seq2seq", task__prefix="turn: ", data__validation=str(data),
-        train__lr=1e-2, train__max_steps=120, train__patience=None, eval__every=60, eval__max_new_tokens=16,
+        train__lr=1e-2, train__max_steps=200, train__patience=None, eval__every=100, eval__max_new_tokens=16,
         eval__generate_rows=4, train__dropout=0.0,
     )  # fmt: skip
     assert run.metrics["loss"] < 0.3 * run.manifest["base_metrics"]["loss"]

@@ -407,7 +407,10 @@ def test_an_encoder_in_bf16(encoder: str, tiny_llama: Path) -> None:
 def test_two_sets_over_one_base(
     settings: dict[str, Any], model: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Save and load bitwise; switch; the bare base comes back, head and all, and reads no soft tokens."""
+    """Save and load; switch; the bare base comes back, head and all, and reads no soft tokens.
+
+    Copies of a model lie elsewhere in memory, and on some processors products then differ in the last bit.
+    """
     base = tiny.base_of(request.getfixturevalue(f"tiny_{model}"))
     net, head = base.load(kind)
     untouched = copy.deepcopy(net)
@@ -431,10 +434,11 @@ def test_two_sets_over_one_base(
     for name in ("two.2", "one", "two.2"):
         method.activate(net, name)
         assert models_soft.reads(net)
-        assert torch.equal(logits_of(net, row), expected[name])
-    assert not torch.equal(expected["one"], expected["two.2"])
+        torch.testing.assert_close(logits_of(net, row), expected[name], rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(expected["one"], expected["two.2"], rtol=1e-3, atol=1e-3)
     method.activate(net, None)
-    assert torch.equal(logits_of(net, [[3, 7, 8]]), logits_of(untouched, [[3, 7, 8]]))
+    bare = logits_of(untouched, [[3, 7, 8]])
+    torch.testing.assert_close(logits_of(net, [[3, 7, 8]]), bare, rtol=1e-6, atol=1e-6)
     assert not models_soft.reads(net)
     with pytest.raises(ModelError, match="bare base"):
         logits_of(net, row)
@@ -442,7 +446,7 @@ def test_two_sets_over_one_base(
     assert readable(net, rows)[0].ids == [3, 7, 8]
     method.activate(net, "one")
     assert readable(net, rows)[0].ids == row[0]
-    assert torch.equal(logits_of(net, row), expected["one"])
+    torch.testing.assert_close(logits_of(net, row), expected["one"], rtol=1e-6, atol=1e-6)
     with pytest.raises(ModelError, match="three"):
         method.activate(net, "three")
     assert "merge" in method.merge(net)
