@@ -219,6 +219,18 @@ def test_a_damaged_configuration_file(place: Path, capsys: pytest.CaptureFixture
     assert "no such configuration file" in line
 
 
+def test_data_or_a_run_where_a_configuration_is_meant(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "runs" / "first").mkdir(parents=True)
+    (place / "runs" / "first" / "config.yaml").write_text("{}", encoding="utf-8")
+    for verb, given, told in (
+        ("train", "good.jsonl", "data.train=good.jsonl"),
+        ("check", "rows.csv.gz", "tunery init rows.csv.gz"),
+        ("race", str(place), f"data.train={place}"),
+        ("train", "runs/first", "runs/first/config.yaml"),
+    ):
+        assert told in check_told(verbs.call(capsys, verb, given, "--json"), CONFIG)
+
+
 def test_wrong_arguments(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args in (
         ["train", "--wrong"],

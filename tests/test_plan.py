@@ -14,7 +14,7 @@ import pytest
 from small import labelled, one_thread, questions, train, write  # noqa: F401
 from tunery import config, registry, rundir
 from tunery.config import Config, TrainConfig
-from tunery.data.batch import plan_epoch
+from tunery.data.batch import Batching
 from tunery.decide import memory, rules, watched
 from tunery.decide.plan import Wishes, plan
 from tunery.protocols import Encoded
@@ -74,8 +74,9 @@ def test_work_of_a_training_is_that_of_its_steps() -> None:
     assert (found.steps, found.per_epoch, found.longest) == (4, 2, 9)
     sizes = [len(row.ids) for row in rows]
     tokens = 0
-    for numbers in plan_epoch(sizes, 4, settings.seed, 0, True):
-        for made in work.passes_of(numbers, sizes, [1] * 8, settings):
+    batching = Batching(settings)
+    for numbers in batching.plan(sizes, 4, 0):
+        for made in work.passes_of(numbers, sizes, [1] * 8, batching):
             tokens += made[1]
             assert made[1] <= 12
     assert found.step[1] == 2 * tokens

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunery.errors import ConfigError
+
 if TYPE_CHECKING:
     from tunery.config import Config
 
@@ -108,11 +110,25 @@ def read_config(arguments: Sequence[str]) -> Config:
     return configuration.build(read_values(arguments))
 
 
+def _refuse_data(path: Path) -> None:
+    """A data file or a run where a configuration is meant; JSON may be either."""
+    from tunery.data.inputs import KINDS
+
+    if (path / "config.yaml").exists():
+        raise ConfigError("a run, not a configuration", f"its own is {path / 'config.yaml'}", str(path))
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if path.is_dir() or (kind in KINDS and kind != ".json"):
+        hint = f"data.train={path}; or tunery init {path} writes a configuration"
+        raise ConfigError("data, not a configuration", hint, str(path))
+
+
 def read_values(arguments: Sequence[str]) -> dict[str, Any]:
     """As ``read_config``, unchecked and with what only ``tunery search`` reads."""
     from tunery import config as configuration
 
     files = [a for a in arguments if "=" not in a]
+    for file in files:
+        _refuse_data(Path(file))
     overrides = [a for a in arguments if "=" in a]
     if len(files) > 1:
         raise click.UsageError(f"one configuration file at most, not {', '.join(files)}")

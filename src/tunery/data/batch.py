@@ -7,9 +7,11 @@ memory but not the gradient, since the loss is normalised over the step's target
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from tunery.config import TrainConfig
 from tunery.protocols import IGNORE, Batch, Encoded
 
 if TYPE_CHECKING:
@@ -20,6 +22,30 @@ SORTED_STEPS = 50
 
 WHOLE = 32
 """Rows end to end are filled up to a multiple of so many tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How a training's rows become its steps and forward passes: rows of similar length beside each other, padded, or
+    (``joined``) any rows end to end.
+    """
+
+    config: TrainConfig
+    joined: bool = False
+
+    def plan(self, lengths: Sequence[int], rows_per_step: int, epoch: int) -> list[list[int]]:
+        """Row numbers of each optimizer step of one epoch."""
+        by_length = self.config.group_by_length and not self.joined
+        return plan_epoch(lengths, rows_per_step, self.config.seed, epoch, by_length)
+
+    def cut(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Row numbers of each forward pass of a step."""
+        cut_up = joined_batches if self.joined else micro_batches
+        return cut_up(rows, lengths, self.config.batch_size, self.config.micro_tokens)
+
+    def batch(self, rows: Sequence[Encoded], pad_id: int, device: torch.device | str) -> Batch:
+        """The tensors of one forward pass."""
+        return (join if self.joined else collate)(rows, pad_id, device)
 
 
 def plan_epoch(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int, by_length: bool) -> list[list[int]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tunery.data.batch import in_order, plan_epoch
+from tunery.data.batch import in_order
 from tunery.data.encoded import lengths, supervised_each
 from tunery.evaluate import loss_and_outputs, readable, undisturbed
 from tunery.generate.engine import Sampling, generate
@@ -63,12 +63,10 @@ class Steps:
     """
 
     def __init__(self, trainer: Trainer, prepared: Prepared) -> None:
-        config = prepared.config.train
         self.trainer, self.device = trainer, prepared.base.device
         sizes, targets = trainer.lengths, supervised_each(trainer.rows)
-        by_length = config.group_by_length and not trainer.joined
-        plan = plan_epoch(sizes, trainer.rows_per_step, config.seed, 0, by_length)[: 10 * work.MOST]
-        self.passes = [work.passes_of(rows, sizes, targets, config, trainer.joined) for rows in plan]
+        plan = trainer.batching.plan(sizes, trainer.rows_per_step, 0)[: 10 * work.MOST]
+        self.passes = [work.passes_of(rows, sizes, targets, trainer.batching) for rows in plan]
         self.work = [np.append(sum(passes), 1.0) for passes in self.passes]
         self.order = sorted(range(len(plan)), key=lambda place: (self.work[place][1], place))
         self.kinds: set[tuple[float, float]] = set()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunery.config import TrainConfig
-from tunery.data.batch import WHOLE, in_order, joined_batches, micro_batches, plan_epoch
+from tunery.data.batch import WHOLE, Batching, in_order
 from tunery.data.encoded import lengths, supervised_each
 from tunery.protocols import Encoded, Task
 
@@ -46,13 +46,9 @@ def kind(work: Work) -> tuple[float, float]:
     return float(work[1]), float(work[3])
 
 
-def passes_of(
-    rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], config: TrainConfig, joined: bool = False
-) -> list[Work]:
+def passes_of(rows: Sequence[int], sizes: Sequence[int], targets: Sequence[int], batching: Batching) -> list[Work]:
     """Of the forward passes of one optimizer step."""
-    cut_up = joined_batches if joined else micro_batches
-    cuts = cut_up(rows, sizes, config.batch_size, config.micro_tokens)
-    return [pass_work(cut, sizes, targets, joined) for cut in cuts]
+    return [pass_work(cut, sizes, targets, batching.joined) for cut in batching.cut(rows, sizes)]
 
 
 def evenly(values: Sequence[Any], most: int) -> list[Any]:
@@ -149,12 +145,12 @@ def training_work(rows: Sequence[Encoded], config: TrainConfig, joined: bool = F
     per_step = config.batch_size * config.accumulate
     per_epoch = math.ceil(len(rows) / per_step)
     steps = math.ceil(config.epochs * per_epoch) if config.max_steps is None else config.max_steps
-    by_length = config.group_by_length and not joined
-    epochs = [plan_epoch(sizes, per_step, config.seed, epoch, by_length) for epoch in range(MIXED)]
+    batching = Batching(config, joined)
+    epochs = [batching.plan(sizes, per_step, epoch) for epoch in range(MIXED)]
     seen = evenly(epochs[0][: min(steps, per_epoch)], MOST)
-    works = [np.append(sum(passes_of(numbers, sizes, targets, config, joined)), 1.0) for numbers in seen]
+    works = [np.append(sum(passes_of(numbers, sizes, targets, batching)), 1.0) for numbers in seen]
     made = evenly([numbers for plan in epochs for numbers in plan][:steps], MOST)
-    passes = [p for numbers in made for p in passes_of(numbers, sizes, targets, config, joined)]
+    passes = [p for numbers in made for p in passes_of(numbers, sizes, targets, batching)]
     return Training(
         step=sum(works, np.zeros(STEP)) / max(len(works), 1) * steps,
         steps=steps,

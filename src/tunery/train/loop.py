@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tunery import scoring
 from tunery.config import TrainConfig
-from tunery.data.batch import collate, join, joined_batches, micro_batches, plan_epoch
+from tunery.data.batch import Batching
 from tunery.data.encoded import lengths
 from tunery.errors import ModelError, Paused
 from tunery.models import machine, weights
@@ -88,7 +88,8 @@ class Trainer:
             raise ValueError("the learning rate must be resolved before training")
         self.model, self.task, self.method = model, task, method
         self.rows, self.config, self.run = rows, config, run
-        self.accelerator, self.pad_id, self.joined = accelerator, pad_id, joined
+        self.accelerator, self.pad_id = accelerator, pad_id
+        self.batching = Batching(config, joined)
         self.evaluate, self.pause, self.losses = evaluate, pause, losses
         self.lengths = lengths(rows)
         self.rows_per_step = config.batch_size * config.accumulate * accelerator.num_processes
@@ -110,7 +111,7 @@ class Trainer:
         loss_sum, count = 0.0, 0
         tokens = 0
         for batch in self._batches():
-            choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device, self.joined)
+            choose_attention(self.model, batch["input_ids"].shape, batch["input_ids"].device, self.batching.joined)
             loss, targets, _ = self.task.loss(self.model, batch)
             self.accelerator.backward(loss)
             self.optimizer.collect()
@@ -147,17 +148,14 @@ class Trainer:
         }
 
     def _batches(self) -> list[dict[str, Tensor]]:
-        """This process's share of the step's rows, as padded batches."""
+        """This process's share of the step's rows, a batch for each forward pass."""
         epoch, position = divmod(self.now.step, self.steps_per_epoch)
         if self._plan[0] != epoch:
-            by_length = self.config.group_by_length and not self.joined
-            plan = plan_epoch(self.lengths, self.rows_per_step, self.config.seed, epoch, by_length)
-            self._plan = (epoch, plan)
+            self._plan = (epoch, self.batching.plan(self.lengths, self.rows_per_step, epoch))
         numbers = self._plan[1][position]
         mine = numbers[self.accelerator.process_index :: self.accelerator.num_processes]
-        cut_up, put_together = (joined_batches, join) if self.joined else (micro_batches, collate)
-        cuts = cut_up(mine, self.lengths, self.config.batch_size, self.config.micro_tokens)
-        return [put_together([self.rows[i] for i in cut], self.pad_id, self.accelerator.device) for cut in cuts]
+        cuts = self.batching.cut(mine, self.lengths)
+        return [self.batching.batch([self.rows[i] for i in cut], self.pad_id, self.accelerator.device) for cut in cuts]
 
     def _over_processes(self, loss: float, count: int, tokens: int) -> tuple[float, int, int]:
         values = torch.tensor([loss, count, tokens], dtype=torch.float64, device=self.accelerator.device)
