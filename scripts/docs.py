@@ -19,9 +19,10 @@ from typing import Any
 
 import click
 
-from tunery import config, config_steps, errors, registry
+from tunery import config, errors, registry
 from tunery.cli._app import tunery
 from tunery.cli.plan import points_of
+from tunery.config import steps
 from tunery.data import templates
 from tunery.decide import rules
 from tunery.models import packs
@@ -254,7 +255,7 @@ def cli_page() -> str:
         parts.append(f"### {kind}\n\n{head}\n" + table(*(tasks() if kind == "task" else methods())))
         for name in registry.names(kind):
             parts.append(f"#### {kind}={name}\n\n{keys(kind, registry.config_class(kind, name))}")
-    for kind, key in config_steps.KEYS.items():
+    for kind, key in steps.KEYS.items():
         parts.append(f"### Steps of {key}\n\n" + table(*(cleaners() if kind == "cleaner" else augmenters())))
         for name in registry.names(kind):
             model = registry.config_class(kind, name)

@@ -9,7 +9,8 @@ import pytest
 
 import verbs
 from small import documents, labelled, questions, scored, several, write
-from tunery import config, config_yaml
+from tunery import config
+from tunery.config import yaml12
 from tunery.errors import DataError
 from tunery.protocols import Example
 from tunery.run.check import check
@@ -58,7 +59,7 @@ def test_what_is_written_is_accepted(
     assert (found["config"], found["format"], found["task"]) == ("tunery.yaml", form, task)
     assert found["rows"] == len([row for row in rows if row != "not json" and row != {"text": "", "label": "good"}])
     text = Path("tunery.yaml").read_text(encoding="utf-8")
-    assert config_yaml.load(text) == found["values"]
+    assert yaml12.load(text) == found["values"]
     assert 8 <= sum(len(keys) for keys in found["values"].values()) <= 16
     assert check(config.load("tunery.yaml"))["exit_code"] == 0
     assert prepare(config.load("tunery.yaml")).dataset.task == task

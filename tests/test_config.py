@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tunery import config, config_yaml, registry
+from tunery import config, registry
+from tunery.config import yaml12
 from tunery.errors import ConfigError
 
 PLUGINS = [(kind, name) for kind in ("task", "method") for name in registry.names(kind)]  # type: ignore[arg-type]
@@ -221,10 +222,10 @@ def test_round_trip() -> None:
         None, ["task=classify", "train.lr=1e-05", "train.patience=null"], {"data": {"labels": names, "train": names}}
     )
     text = config.dump(found)
-    assert config.build(config_yaml.load(text)) == found
+    assert config.build(yaml12.load(text)) == found
     assert config.build(yaml.safe_load(text)) == found
     for name in names:
-        assert config_yaml.load(config_yaml.scalar(name)) == name
+        assert yaml12.load(yaml12.scalar(name)) == name
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -235,7 +236,7 @@ def test_every_plugin_describes_its_keys(kind: Any, name: str) -> None:
         assert key == "name" or (field.description and field.description[0] != " "), f"{kind}.{key} of {name}"
     found = config.build({kind: {"name": name}})
     assert getattr(found, f"{kind}_name") == name
-    assert config.build(config_yaml.load(config.dump(found))) == found
+    assert config.build(yaml12.load(config.dump(found))) == found
 
 
 @pytest.mark.parametrize("section", config.SECTIONS)

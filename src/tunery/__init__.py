@@ -15,7 +15,8 @@ from tunery.errors import TuneryError
 
 if TYPE_CHECKING:
     from tunery.export.publish import export
-    from tunery.run.run import Run, cross_validate, load, train
+    from tunery.run.api import cross_validate, train
+    from tunery.run.run import Run, load
 
 __all__ = ["Run", "TuneryError", "cross_validate", "export", "load", "train"]
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ class _Package(ModuleType):
 
     @property
     def train(self) -> Any:
-        from tunery.run.run import train
+        from tunery.run.api import train
 
         return train
 
@@ -49,7 +50,11 @@ class _Package(ModuleType):
         """As for ``train``."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("Run", "cross_validate", "load"):
+        if name == "cross_validate":
+            from tunery.run.api import cross_validate
+
+            return cross_validate
+        if name in ("Run", "load"):
             from tunery.run import run
 
             return getattr(run, name)

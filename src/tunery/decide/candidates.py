@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tunery import config_yaml
+from tunery.config import yaml12
 from tunery.errors import ConfigError
 
 WHERE = "--templates"
@@ -151,7 +151,7 @@ def read(path: Path) -> list[str]:
         found: Any = [line for line in lines if line and not line.startswith("#")]
     else:
         try:
-            found = config_yaml.load(text)
+            found = yaml12.load(text)
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or str(error)
             raise ConfigError(f"cannot be read as YAML: {problem}", "quote texts with braces", str(path)) from None

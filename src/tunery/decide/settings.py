@@ -9,7 +9,7 @@ from typing import Any
 
 from tunery import config as configuration
 from tunery import registry
-from tunery.config_errors import PLUGINS, Problem, together
+from tunery.config.problems import PLUGINS, Problem, together
 from tunery.decide.space import Choice, Settings, Space
 from tunery.errors import ConfigError
 

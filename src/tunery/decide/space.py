@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunery import config as configuration
-from tunery.config_errors import PLUGINS, Problem, shown, together
-from tunery.config_yaml import value as parse_value
+from tunery.config.problems import PLUGINS, Problem, shown, together
+from tunery.config.yaml12 import value as parse_value
 from tunery.errors import ConfigError, near
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tunery import config as configuration
-from tunery import config_yaml, registry
-from tunery.config import Config
+from tunery import registry
+from tunery.config import Config, yaml12
 from tunery.errors import ConfigError, ModelError
 from tunery.models import packs
 from tunery.models.packs import PACKS
@@ -206,7 +206,7 @@ def compose(values: Plain, comments: Comments, title: str) -> str:
     for section, keys in values.items():
         lines += ["", f"{section}:"]
         for key, value in keys.items():
-            line, comment = f"  {key}: {config_yaml.scalar(value)}", _one_line(comments.get((section, key), ""))
+            line, comment = f"  {key}: {yaml12.scalar(value)}", _one_line(comments.get((section, key), ""))
             if comment and len(line) + len(comment) > WIDTH:
                 lines += [f"  # {comment}", line]
             else:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from tunery import config_errors, registry
-from tunery.config_errors import Problem
+from tunery import registry
+from tunery.config import problems as wrong
+from tunery.config.problems import Problem
 from tunery.protocols import Strict
 
 Kind = Literal["cleaner", "augmenter"]
@@ -24,7 +25,7 @@ def parse(kind: Kind, value: Any) -> list[Strict]:
     problems: list[Problem] = []
     steps = collect(kind, value, problems)
     if problems:
-        raise config_errors.together(problems)
+        raise wrong.together(problems)
     return steps
 
 
@@ -56,15 +57,15 @@ def _step(kind: Kind, where: str, item: Any, problems: list[Problem]) -> Strict 
     model = registry.config_class(kind, name)
     values = {str(key): inner for key, inner in given.items()}
     place = f"{where}.{name}"
-    found = config_errors.booleans(place, values, model)
+    found = wrong.booleans(place, values, model)
     try:
         step = model.model_validate(values)
     except ValidationError as error:
-        problems += found + config_errors.explain(error, place, values, {place: model})
+        problems += found + wrong.explain(error, place, values, {place: model})
         return None
     problems += found
     return step
 
 
 def _shown(value: Any) -> str:
-    return config_errors.shown(dict(value) if isinstance(value, Mapping) else value)
+    return wrong.shown(dict(value) if isinstance(value, Mapping) else value)

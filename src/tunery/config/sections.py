@@ -1,28 +1,18 @@
-"""The configuration: about ten keys start a project, every key has a default and its help beside it.
-
-Strict: an unknown key is an error that names the nearest known one, and all problems are reported at once.
-``task`` and ``method`` also take the keys of the chosen task and method; those are checked here too,
-without loading torch. Naming another method or task in an override drops the keys of the old one.
-"""
+"""The sections of a configuration: every key with its default and its help."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from tunery import config_errors, config_steps, config_yaml, registry
-from tunery.config_errors import PLUGINS, Problem
+from tunery.config import steps
 from tunery.errors import ConfigError
 from tunery.protocols import Strict
 
 SCHEMA_VERSION = 1
-DEFAULT_FILE = "tunery.yaml"
-DEFAULT_METHOD = "lora"
 Files = str | list[str] | dict[str, str] | None
 
 
@@ -109,7 +99,7 @@ class DataConfig(Section):
     @classmethod
     def _steps(cls, value: Any, info: ValidationInfo) -> list[Strict]:
         """Raises ConfigError that names all problems of the steps."""
-        return config_steps.parse("cleaner" if info.field_name == "clean" else "augmenter", value)
+        return steps.parse("cleaner" if info.field_name == "clean" else "augmenter", value)
 
 
 class TrainConfig(Section):
@@ -222,189 +212,3 @@ SECTIONS: dict[str, type[Strict]] = {
     "eval": EvalConfig,
     "run": RunConfig,
 }
-SEARCH = "search"
-"""The part of a configuration file that only ``tunery search`` reads."""
-NAMED = ("model", *PLUGINS)
-"""Sections for which a bare value means the name."""
-
-
-def load(
-    path: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    values: Mapping[str, Any] | None = None,
-) -> Config:
-    """Read a YAML file, put ``values`` and then ``a.b=c`` overrides on top, check everything.
-
-    Raises ConfigError: no such file, not YAML, unknown or wrong keys (all of them in one message).
-    """
-    merged = _read(Path(path)) if path is not None else {}
-    _put_all(merged, (values or {}).items())
-    return build(override(merged, overrides))
-
-
-def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Put ``a.b=c`` on top of plain values, unchecked. Raises ConfigError for what is no override."""
-    _put_all(values, [_parsed(item) for item in overrides])
-    return values
-
-
-def put(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As ``override``, with ``{"train.lr": 2e-4}``."""
-    _put_all(values, settings.items())
-    return values
-
-
-def read(path: str | Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Plain values of a YAML file with overrides on top, ``search`` among them, unchecked. Raises ConfigError."""
-    return override(_read(Path(path)) if path is not None else {}, overrides)
-
-
-def build(values: Mapping[str, Any]) -> Config:
-    """Check plain values. Raises ConfigError that names all problems.
-
-    What stands under ``search`` are ranges for ``tunery search``, which checks them; no run has any.
-    """
-    problems: list[Problem] = []
-    given = {name: _mapping(name, values.get(name), problems) for name in (*SECTIONS, *PLUGINS)}
-    models = dict(SECTIONS)
-    for kind in PLUGINS:
-        if chosen := _plugin(kind, given[kind], problems):
-            models[kind] = chosen
-    known = (*Config.model_fields, SEARCH)
-    problems += [config_errors.unknown("", str(key), {}, models) for key in values if key not in known]
-    version = values.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        text = f"a file of version {version}, this tunery reads {SCHEMA_VERSION}"
-        problems.append(Problem("schema_version", text, "use the tunery that wrote it"))
-    sections: dict[str, Strict] = {}
-    for name, model in models.items():
-        problems += config_errors.booleans(name, given[name], model)
-        if name == "data":
-            given[name] |= _steps(given[name], problems)
-        try:
-            sections[name] = model.model_validate(given[name])
-        except ValidationError as error:
-            problems += config_errors.explain(error, name, given[name], models)
-        except ConfigError as error:  # of a validator that has words of its own
-            problems.append(Problem(error.where, error.problem, error.hint))
-    if problems:
-        raise config_errors.together(problems)
-    return Config.model_validate(sections)
-
-
-def parse_scalar(text: str) -> Any:
-    """A value from the command line: YAML where it is meant as such, else the text itself."""
-    return config_yaml.value(text)
-
-
-def dump(config: Config) -> str:
-    return config_yaml.dump(config.dump())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = config_yaml.load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError("no such configuration file", "tunery init FILE writes one", str(path)) from None
-    except UnicodeDecodeError:
-        raise ConfigError("not UTF-8 text", "save it as UTF-8", str(path)) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", "check the path and its rights", str(path)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = str(path) if mark is None else f"{path}:{mark.line + 1}"
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"cannot be read as YAML: {problem}", "check indentation and quotes", place) from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError("a configuration is a mapping of sections", "see tunery init", str(path))
-    return dict(values)
-
-
-def _mapping(name: str, section: Any, problems: list[Problem]) -> dict[str, Any]:
-    """What was given for a section; one whose keys are all commented out is empty."""
-    if isinstance(section, Mapping):
-        return {str(key): value for key, value in section.items()}
-    if name in NAMED and isinstance(section, str):
-        return {"name": section}
-    if section is not None:
-        text = f"a section with keys of its own is needed, not {config_errors.shown(section)}"
-        keys = ", ".join(SECTIONS.get(name, Config).model_fields)
-        hint = f"write {name}: {{name: NAME}}" if name in NAMED else f"known: {keys}"
-        problems.append(Problem(name, text, hint))
-    return {}
-
-
-def _steps(data: Mapping[str, Any], problems: list[Problem]) -> dict[str, list[Strict]]:
-    """Of both lists, so that their problems come together."""
-    kinds: dict[str, config_steps.Kind] = {"clean": "cleaner", "augment": "augmenter"}
-    return {key: config_steps.collect(kind, data[key], problems) for key, kind in kinds.items() if key in data}
-
-
-def _plugin(kind: Literal["task", "method"], section: dict[str, Any], problems: list[Problem]) -> type[Strict] | None:
-    """The configuration class of the chosen task or method; None: no task is named, or there is no such thing."""
-    if kind == "method":
-        section.setdefault("name", DEFAULT_METHOD)
-    name, where = section.get("name"), f"{kind}.name"
-    names = registry.names(kind)
-    if isinstance(name, str) and name in names:
-        return registry.config_class(kind, name)
-    if name is not None:
-        hint = registry.near(str(name), names)
-        problems.append(Problem(where, f"unknown {kind} {config_errors.shown(name)}", hint))
-    elif section.keys() - {"name"}:
-        having = [n for n in names if section.keys() <= registry.config_class(kind, n).model_fields.keys()]
-        hint = f"{kind}={having[0]} has such keys" if having else f"known: {', '.join(names)}"
-        first = next(key for key in section if key != "name")
-        problems.append(Problem(where, f"is missing, but {kind}.{first} is given", hint))
-    elif kind == "method":
-        problems.append(Problem(where, "is missing", f"known: {', '.join(names)}"))
-    return None
-
-
-def _parsed(override: str) -> tuple[str, Any]:
-    key, sep, text = override.partition("=")
-    if not sep or not key.strip():
-        raise ConfigError(f"{override!r} is not an override", "write section.key=value, for example train.lr=2e-4")
-    return key.strip(), parse_scalar(text)
-
-
-def _put_all(values: dict[str, Any], items: Iterable[tuple[str, Any]]) -> None:
-    """Names first: ``method.r=4 method=lora`` means the same as ``method=lora method.r=4``."""
-    flat: list[tuple[str, Any]] = []
-    for key, value in items:
-        if isinstance(value, Mapping) and key in (*SECTIONS, *PLUGINS):
-            flat += [(f"{key}.{inner}", item) for inner, item in value.items()]
-        else:
-            flat.append((key, value))
-    for key, value in sorted(flat, key=lambda item: item[0] not in (*NAMED, *(f"{name}.name" for name in NAMED))):
-        _put(values, key, value)
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``a.b`` in nested mappings; a bare ``model=``, ``task=``, ``method=`` means its name."""
-    head, _, rest = key.partition(".")
-    if not rest and head in NAMED:
-        rest = "name"
-    if not rest:
-        values[head] = value
-        return
-    section = values.get(head)
-    if isinstance(section, str) and head in NAMED:
-        section = {"name": section}
-    if section is not None and not isinstance(section, dict):
-        raise ConfigError(f"{head} is not a section", f"known: {', '.join(Config.model_fields)}", key)
-    section = values[head] = dict(section or {})
-    if rest == "name" and head in PLUGINS:
-        old = section.get("name", DEFAULT_METHOD if head == "method" and section else None)
-        if old not in (None, value):
-            section.clear()  # another method: the old one's own keys mean nothing to it
-    inner, _, last = rest.partition(".")
-    if not last:
-        section[rest] = value
-        return
-    nested = section.get(inner)
-    if nested is not None and not isinstance(nested, dict):
-        raise ConfigError(f"{head}.{inner} is not a mapping", "", key)
-    section[inner] = {**(nested or {}), last: value}
