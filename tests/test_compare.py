@@ -164,15 +164,15 @@ def test_numbers_of_all_rows_get_an_interval_too() -> None:
 
     worse, better = guessed(0.5), guessed(0.9)
     f1 = [[measures.measure(one, "f1_macro")] for one in (worse, better)]
-    found = pair_of(f1[0], f1[1], 150)
+    found = pair_of(f1[0], f1[1], 150, 20)
     assert not found.tie
     assert found.low < found.difference < found.high
     assert found.first == pytest.approx(measures.value(worse, "f1_macro"))
-    assert pair_of(f1[0], f1[0], 150).tie
+    assert pair_of(f1[0], f1[0], 150, 20).tie
     accuracy = pair([float(p == r) for p, r in zip(worse.predictions, references, strict=True)],
                     [float(p == r) for p, r in zip(better.predictions, references, strict=True)])  # fmt: skip
     recall = [[measures.measure(one, "recall_weighted")] for one in (worse, better)]
-    same = pair_of(recall[0], recall[1], 150, resamples=2000)
+    same = pair_of(recall[0], recall[1], 150, 20, resamples=2000)
     assert (same.low, same.high) == pytest.approx((accuracy.low, accuracy.high), abs=0.015)
 
 

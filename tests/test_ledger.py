@@ -152,6 +152,20 @@ def test_near_duplicates() -> None:
     assert groups == {"train": [0, 0, 2, 3], "test": [2, 5]}
 
 
+def test_every_row_that_is_near_a_later_one_leaks() -> None:
+    """Not the nearest alone; and its exact repeats with it."""
+    text = "the quick brown fox jumps over the lazy dog and runs away from every hunter in the wood"
+    splits = {
+        "train": rows("a", (text + "!", "1"), (text + "?", "1"), (text + "!", "1"), ("something else", "2")),
+        "validation": rows("v", (text + ";", "1")),
+        "test": rows("b", (text, "1")),
+    }
+    found, _ = findings.near_repeats({name: Rows.of(made) for name, made in splits.items()})
+    leaking = [(f.split, f.place) for f in found if f.kind == "near_leak"]
+    assert sorted(leaking) == [("train", 0), ("train", 1), ("train", 2), ("validation", 0)]
+    assert [(f.split, f.place) for f in found if f.kind == "near_duplicate"] == [("train", 1)]
+
+
 def test_leaks() -> None:
     splits = {"train": rows("a", ("x", "1"), ("Y", "1")), "test": rows("b", ("z", "1"), ("y ", "1"))}
     found = found_in(**splits)

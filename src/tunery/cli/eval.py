@@ -17,6 +17,8 @@ def show(result: dict[str, Any]) -> None:
         click.echo(line)
     if line := forgetting(result.get("forgetting")):
         click.echo(line)
+    if result["dropped"]:
+        click.echo(f"rows left out: {', '.join(f'{count} {why}' for why, count in result['dropped'].items())}")
     confusion = result.get("confusion")
     if confusion and len(confusion["labels"]) <= 12:
         click.echo("\nrows: true label, columns: predicted label")

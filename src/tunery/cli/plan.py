@@ -6,12 +6,15 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunery.cli._app import verb
 from tunery.cli._text import config_arguments, read_config, size, table
+
+if TYPE_CHECKING:
+    from tunery.config import Config
 
 
 def show(result: dict[str, Any]) -> None:
@@ -150,14 +153,23 @@ def command(
     result = plan(config, Wishes(names, variants, latency, memory, not no_measure), out)
     best = next((c for c in result["candidates"] if c["method"] == result["recommended"]), None)
     if best is not None:
-        result["command"] = _command(arguments, best)
+        result["command"] = _command(arguments, best, config)
     return result
 
 
-def _command(arguments: Sequence[str], best: Mapping[str, Any]) -> str:
-    """The training that is recommended, as a command line."""
+def _command(arguments: Sequence[str], best: Mapping[str, Any], config: Config) -> str:
+    """The training that is recommended, as a command line; ``config`` is what the arguments say."""
     settings = {f"train.{key}": f"{value:g}" for key, value in best["suggested"].items() if key != "seconds"}
-    ours = {"method", "method.name", *settings}
-    kept = [a for a in arguments if "=" not in a or a.partition("=")[0] not in ours]
+    if config.train.max_steps is not None:
+        settings["train.max_steps"] = "null"
+    if config.train.accumulate != 1:
+        settings["train.accumulate"] = "1"
+    other = best["method"] != config.method_name
+
+    def stays(argument: str) -> bool:
+        key = argument.partition("=")[0]
+        return key not in ("method", "method.name", *settings) and not (other and key.startswith("method."))
+
+    kept = [a for a in arguments if "=" not in a or stays(a)]
     wanted = [f"method={best['method']}", *(f"{key}={value}" for key, value in settings.items())]
     return shlex.join(["tunery", "train", *kept, *wanted])

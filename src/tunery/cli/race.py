@@ -32,19 +32,24 @@ def seconds(text: str) -> float:
 
 def show(result: dict[str, Any]) -> None:
     click.echo()
+    decided, number = result["decided_on"] or {}, result["metric"]["name"]
+    beside = f"{decided['split']} {decided['measure']}" if decided.get("measure", number) != number else None
+    forgetting = any(row["forgetting"] is not None for row in result["table"])
     rows = []
     for row in result["table"]:
-        kept, memory = row["adapter_bytes"], row["peak_memory_bytes"]
+        kept, memory, forgot = row["adapter_bytes"], row["peak_memory_bytes"], row["forgetting"]
         rows.append(
             {
                 "entrant": row["name"],
                 "": row["state"] if row["kind"] == "method" else row["kind"],
-                f"validation {result['metric']['name']}": row["score"],
-                "test": row["test"],
+                f"validation {number}": row["score"],
+                f"test {number}": row["test"],
+                **({beside: row["decided"]} if beside else {}),
                 "trained": None if row["share"] is None else f"{row['share']:.0%}",
                 "seconds": None if row["seconds"] is None else f"{row['seconds']:.0f}",
                 "memory": None if memory is None else size(memory),
                 "kept": None if kept is None else size(kept),
+                **({"forgetting": None if forgot is None else f"{forgot:+.1%}"} if forgetting else {}),
             }
         )
     table(rows, list(rows[0]))
@@ -76,9 +81,9 @@ def command(
 ) -> dict[str, Any]:
     """Run methods against each other within a budget of time; say which to take, and how sure that is.
 
-    All train on the same rows; the better half goes on, the best to the end (successive halving on the validation
-    rows). What needs no model, the base without training and a run on shuffled labels run along. Test rows, if there
-    are any, are read once, for the finalists. Reads CONFIG (or ./tunery.yaml) as tunery train does.
+    All train on the same rows; the best third goes on, the best of those to the end (successive halving on the
+    validation rows). What needs no model, the base without training and a run on shuffled labels run along. Test rows,
+    if there are any, are read once, for the finalists. Reads CONFIG (or ./tunery.yaml) as tunery train does.
     """
     time = None if budget is None else seconds(budget)
     config = None if folder else read_config(arguments)
@@ -91,7 +96,14 @@ def command(
     else:
         names = [name.strip() for name in methods.split(",") if name.strip()] if methods else None
         path = race.race(config, time or DEFAULT, names, workers)
-    return {"race": str(path), "report": str(Path(path) / "report.html"), **race.load(path)}
+    return summary(path)
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What ``race --json`` prints."""
+    from tunery.decide import race
+
+    return {"race": str(path), "report": str(path / "report.html"), **race.load(path)}
 
 
 DEFAULT = 900.0

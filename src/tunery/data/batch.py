@@ -125,6 +125,13 @@ def join(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu
     return batch
 
 
+def _type_ids(rows: Sequence[Encoded]) -> list[list[int] | None]:
+    """Rows of one text have none: they are all of the first kind, and must be so beside rows of two."""
+    if all(row.type_ids is None for row in rows):
+        return [None] * len(rows)
+    return [row.type_ids or [0] * len(row.ids) for row in rows]
+
+
 def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
     """Padded on the right; padding is told by position (``attention_mask``), never by id."""
     import torch
@@ -139,7 +146,7 @@ def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "
     for name, values, filling in (
         ("labels", [row.labels for row in rows], IGNORE),
         ("tags", [row.tags for row in rows], IGNORE),
-        ("token_type_ids", [row.type_ids for row in rows], 0),
+        ("token_type_ids", _type_ids(rows), 0),
         ("answer", [row.answer for row in rows], IGNORE),
     ):
         given = [value for value in values if value is not None]

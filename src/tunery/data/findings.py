@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -116,30 +117,42 @@ def leaks(splits: Mapping[str, Rows]) -> Iterator[Repeat]:
 
 
 def near_repeats(splits: Mapping[str, Rows]) -> tuple[list[Repeat], dict[str, list[int]]]:
-    """Rows that are nearly the same as others → what was found, and a number for each row of each split that rows
-    share with those they are like.
+    """Rows that are nearly the same as others → what was found (of each row once that it repeats one of its split, and
+    once that it leaks), and a number for each row of each split that rows share with those they are like.
     """
     places = [(split, place) for split, rows in splits.items() for place in range(len(rows))]
     inputs = np.concatenate([rows.inputs for rows in splits.values()]) if places else np.empty(0, "u8")
     _, first, inverse = np.unique(inputs, return_index=True, return_inverse=True)
     earlier = first[inverse]
+    order = np.argsort(earlier, kind="stable")
+    ends = np.flatnonzero(np.diff(earlier[order])) + 1
+    equal = {int(rows[0]): rows.tolist() for rows in np.split(order, ends) if len(rows) > 1}
     examples = _Joined(list(splits.values()))
-    pairs = list(near.pairs(examples, (earlier != np.arange(len(places))).tolist()))
-    found = []
-    for pair in pairs:
-        (one, first_place), (other, second_place) = places[pair.earlier], places[pair.later]
-        if one == other:
-            where = splits[one].where(first_place)
-            message = f"nearly the same input ({pair.overlap:.0%}) as {where}"
-            found.append(Repeat("near_duplicate", other, second_place, where, message))
-            continue
-        if ORDER.index(one) > ORDER.index(other):
-            one, first_place, other, second_place = other, second_place, one, first_place
-        where = splits[other].where(second_place)
-        message = f"nearly the same input ({pair.overlap:.0%}) is in {other}: {where}"
-        found.append(Repeat("near_leak", one, first_place, where, message))
-    links = [(pair.earlier, pair.later) for pair in pairs]
-    numbers = near.clusters(len(places), [*links, *enumerate(earlier.tolist())])
+    duplicates: dict[int, Repeat] = {}
+    leaking: dict[int, Repeat] = {}
+
+    def links() -> Iterator[tuple[int, int]]:
+        """Of rows that are nearly the same; what is found on the way is noted."""
+        for pair in near.pairs(examples, (earlier != np.arange(len(places))).tolist()):
+            yield pair.earlier, pair.later
+            (split, place), (other, later) = places[pair.earlier], places[pair.later]
+            like = f"nearly the same input ({pair.overlap:.0%})"
+            if split == other and pair.later not in duplicates:
+                where = splits[split].where(place)
+                repeat = Repeat("near_duplicate", other, later, where, f"{like} as {where}")
+                duplicates[pair.later] = repeat
+            sides = [equal.get(row, [row]) for row in (pair.earlier, pair.later)]
+            for rows, others in (sides, sides[::-1]):
+                held = {places[row][0]: places[row][1] for row in reversed(others)}
+                for row in rows:
+                    split, place = places[row]
+                    later_splits = (name for name in ORDER[ORDER.index(split) + 1 :] if name in held)
+                    if row not in leaking and (into := next(later_splits, None)):
+                        where = splits[into].where(held[into])
+                        leaking[row] = Repeat("near_leak", split, place, where, f"{like} is in {into}: {where}")
+
+    numbers = near.clusters(len(places), chain(links(), enumerate(earlier.tolist())))
+    found = [repeat for _, repeat in sorted([*duplicates.items(), *leaking.items()], key=lambda item: item[0])]
     groups: dict[str, list[int]] = {split: [] for split in splits}
     for (split, _), number in zip(places, numbers, strict=True):
         groups[split].append(number)

@@ -40,7 +40,9 @@ def shingles(text: str) -> frozenset[bytes]:
 
 
 def pairs(examples: Sequence[Example], skip: Sequence[bool]) -> Iterator[Pair]:
-    """The nearest earlier row of every row that has one. ``skip``: rows known to be exact duplicates."""
+    """The earlier rows that each row is nearly the same as, the nearest first. ``skip``: rows known to be exact
+    duplicates.
+    """
     from datasketch import MinHash, MinHashLSH
 
     index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
@@ -49,15 +51,12 @@ def pairs(examples: Sequence[Example], skip: Sequence[bool]) -> Iterator[Pair]:
         sets = {i: found for i in numbers if (found := shingles(examples[i].input_text))}
         hashes = MinHash.bulk(sets.values(), num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
         for number, minhash in zip(sets, hashes, strict=True):
-            best = max(
-                (
-                    (_overlap(sets[number], sets.get(other) or shingles(examples[other].input_text)), -other)
-                    for other in index.query(minhash)
-                ),
-                default=(0.0, 0),
+            overlaps = (
+                (_overlap(sets[number], sets.get(other) or shingles(examples[other].input_text)), -other)
+                for other in index.query(minhash)
             )
-            if best[0] >= THRESHOLD:
-                yield Pair(-best[1], number, best[0])
+            for overlap, other in sorted((each for each in overlaps if each[0] >= THRESHOLD), reverse=True):
+                yield Pair(-other, number, overlap)
             index.insert(number, minhash, check_duplication=False)
 
 

@@ -53,7 +53,9 @@ def apply(splits: Mapping[str, Rows], data: DataConfig, ledger: Ledger) -> Check
     result = Checked(dict(splits))
     alike, result.groups = _near(splits, data, result.notes)
     exact = {(repeat.split, repeat.place) for repeat in found}
-    found += [repeat for repeat in alike if (repeat.split, repeat.place) not in exact]
+    leaked = {(repeat.split, repeat.place) for repeat in found if repeat.kind == "leak"}
+    known = {"near_duplicate": exact, "near_leak": leaked}
+    found += [repeat for repeat in alike if (repeat.split, repeat.place) not in known[repeat.kind]]
     result.findings = [repeat.finding(splits) for repeat in found] + findings.label_variants(splits.values())
     _refuse(found, splits, data)
     drop: dict[str, dict[int, Repeat]] = {}
@@ -91,8 +93,9 @@ def _near(
             )
         return [], {}
     found, groups = findings.near_repeats(splits)
-    if len({repeat.other for repeat in found}) and len(found) > _CROWD * count:
-        notes.append(f"{len(found)} of {count} rows are nearly alike: a frame they share; only equal rows count")
+    rows = len({(repeat.split, repeat.place) for repeat in found})
+    if rows > _CROWD * count:
+        notes.append(f"{rows} of {count} rows are nearly alike: a frame they share; only equal rows count")
         return [], {}
     return found, groups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -96,16 +97,21 @@ def latest(rows: Rows, share: float) -> tuple[list[int], list[int]]:
 def moment(example: Example) -> float:
     """The number, or the ISO 8601 date, in ``Example.group``. Dates without a zone count as UTC."""
     value = (example.group or "").strip()
+    unknown = DataError(
+        f"{value[:40]!r} is no time", "write dates as 2026-11-22 or 2026-11-22T08:30, or numbers", example.where
+    )
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         pass
+    else:
+        if math.isfinite(number):
+            return number
+        raise unknown
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
-        raise DataError(
-            f"{value[:40]!r} is no time", "write dates as 2026-11-22 or 2026-11-22T08:30, or numbers", example.where
-        ) from None
+        raise unknown from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 

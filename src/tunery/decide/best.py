@@ -12,7 +12,7 @@ from tunery.decide import trial as trials
 from tunery.decide.settings import configured
 from tunery.decide.study import Study
 from tunery.errors import ModelError
-from tunery.rundir import RunDir, read_json, write_json, write_text
+from tunery.rundir import read_json, write_json, write_text
 
 FILE = "best.yaml"
 
@@ -43,19 +43,21 @@ def conclude(folder: Path, record: dict[str, Any], study: Study) -> dict[str, An
 
 
 def _test(folder: Path, config: Config, known: dict[str, Any] | None, best: dict[str, Any]) -> dict[str, Any]:
-    """Train the best settings as ``tunery train best.yaml`` would, in ``FOLDER/best``; once for each best trial."""
+    """Train the best settings as ``tunery train best.yaml`` would, in ``FOLDER/best-TRIAL``; once for each trial."""
     from tunery.run.records import say
 
     if known and known["trial"] == best["trial"] and not known.get("problem"):
         return known
     say("training the best settings once more, to score them on the test rows")
-    begun = RunDir(folder / "best")
+    path = folder / f"best-{best['trial']}"
     log = folder / "logs" / "best.log"
-    status = begun.manifest().get("status") if begun.manifest_file.is_file() else None
-    if known is None and status in ("interrupted", "running"):
-        outcome = trials.go_on(begun.path, log=log)
+    status = trials.standing(path)
+    if status in ("interrupted", "running"):
+        outcome = trials.go_on(path, log=log)
+    elif status == "completed":
+        outcome = trials.Outcome("completed", path)
     else:
-        run = config.run.model_copy(update={"dir": str(folder), "name": "best"})
+        run = config.run.model_copy(update={"dir": str(folder), "name": path.name})
         outcome = trials.start(config.model_copy(update={"run": run}), log=log)
     if outcome.status != "completed" or outcome.run is None:
         say(f"the best settings could not be scored on the test rows: {outcome.problem or outcome.status}")

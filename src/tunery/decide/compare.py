@@ -116,7 +116,9 @@ def _pair(
         found = pair(first.scores, second.scores, alike=alike)
     else:
         sides = [[measures.measure(one, number) for one in side.answers] for side in (first, second)]
-        found = pair_of(sides[0], sides[1], len(first.answers[0]), alike=alike)
+        scores = [list(zip(*side.scores, strict=True)) for side in (first, second)]
+        differing = sum(one != other for one, other in zip(*scores, strict=True))
+        found = pair_of(sides[0], sides[1], len(first.answers[0]), differing, alike=alike)
     values = asdict(found)
     result: dict[str, Any] = {"first": first.name, "second": second.name}
     result |= {key: values[key] for key in ("difference", "tie", "covers", "rows", "more_rows", "seed_deviation")}

@@ -111,6 +111,11 @@ def part_sizes(rows: int, share: float, count: int, least: int) -> list[int]:
 
 
 def _go_on(folder: Path) -> dict[str, Any]:
+    with RunDir(folder).lock():
+        return _train(folder)
+
+
+def _train(folder: Path) -> dict[str, Any]:
     record = dict(read_json(folder / FILE))
     config = configuration.build(record["config"])
     done = {(p["rows"], p["seed"]): p for p in record["points"] if p["status"] == "completed"}
@@ -140,7 +145,7 @@ def _trial(folder: Path, config: Config, record: Mapping[str, Any], rows: int, s
     """One point. Raises TuneryError if it failed and none before it was completed: then all would."""
     run = RunDir(folder / f"{rows}-rows-seed-{seed}")
     log = folder / "trials.log"
-    status = run.manifest().get("status") if run.manifest_file.is_file() else None
+    status = trial.standing(run.path)
     if status == "completed":
         outcome = trial.Outcome("completed", run.path)
     elif status in (None, "failed"):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tunery import config as configuration
-from tunery.config import Config
-from tunery.data import inputs
+from tunery import scoring
 from tunery.decide import controls, race_report, score, standings, track, verdict
 from tunery.decide.arms import Arm
 from tunery.decide.rungs import Plan
 from tunery.decide.standings import Candidate, Measure
+from tunery.protocols import Scored
 from tunery.run.records import say
-from tunery.rundir import RunDir, write_text
+from tunery.rundir import RunDir, read_json, write_text
 
 if TYPE_CHECKING:
     from tunery.decide.race import Race
@@ -32,8 +33,11 @@ def write(race: Race, alive: Sequence[Arm], plan: Plan) -> None:
     measure = standings.measure_of(task.kinds, task.metrics, race.ground.uneven)
     table = [_entry(race, arm, plan) for arm in [*race.entrants, *race.controls]]
     if measure:
-        table += _baseline_entries(race, measure)
+        table += _baseline_entries(race)
     found = _decided(race, alive, measure)
+    means = (found["decided_on"] or {}).get("means", {})
+    for row in table:
+        row["decided"] = means.get(row["name"])
     better = {**RESPECTS, "score": race.sign > 0}
     points = [row for row in table if row["kind"] == "method" and row["score"] is not None]
     front = standings.front(points, better)
@@ -104,24 +108,35 @@ def adapter_bytes(folder: Path, names: Sequence[str]) -> int | None:
 
 def _test_score(race: Race, names: Sequence[str]) -> float | None:
     """The race's number on the test rows, mean over seeds."""
-    from statistics import fmean
-
-    from tunery.rundir import read_json
-
     files = [RunDir(race.folder / name).evaluation(score.NAME) / "results.json" for name in names]
     found = [read_json(file)["metrics"].get(race.metric) for file in files if file.is_file()]
     values = [value for value in found if value is not None]
     return fmean(values) if values else None
 
 
-def _baseline_entries(race: Race, measure: Measure) -> list[dict[str, Any]]:
+def _baseline_entries(race: Race) -> list[dict[str, Any]]:
     rows = []
     for name in _baselines(race):
-        validation, test = (_baseline(race, name, split, measure) for split in ("validation", "test"))
         row: dict[str, Any] = dict.fromkeys(_KEYS)
         row |= {"name": name, "kind": "baseline", "state": "finished", "reason": "", "runs": [], "seeds": 1}
-        rows.append(row | {"score": validation.mean, "test": test.mean if test.scores else None, "seconds": 0.0})
+        numbers = {"score": _guessed(race, name, "validation"), "test": _guessed(race, name, "test")}
+        rows.append(row | numbers | {"seconds": 0.0})
     return rows
+
+
+def _guessed(race: Race, name: str, split: str) -> float | None:
+    """The race's number of a baseline, mean over seeds; None for one that no guess has (a loss)."""
+    if scoring.metric_of(race.metric).kind == "loss":
+        return None
+    found = []
+    for seed in race.seeds:
+        records = standings.read(race.folder / "baselines" / f"seed{seed}" / split / f"{name}.jsonl")
+        if records:
+            guesses, references = ([standings.plain(r[key]) for r in records] for key in ("prediction", "reference"))
+            scored = Scored(guesses, references, labels=tuple(getattr(race.ground.task, "labels", ())))
+            found.append(scoring.score(scored, [race.metric], race.ground.task.kinds).get(race.metric))
+    values = [value for value in found if value is not None]
+    return fmean(values) if values else None
 
 
 _KEYS = (
@@ -177,7 +192,12 @@ def _decided(race: Race, alive: Sequence[Arm], measure: Measure | None) -> dict[
 
     def everyone(split: str) -> list[Candidate]:
         found = [_candidate(race, arm, split, measure) for arm in arms_]
-        found += [_baseline(race, name, split, measure) for name in _baselines(race)]
+        answered = {key for candidate in found for key in candidate.scores}
+        for name in _baselines(race):
+            guess = _baseline(race, name, split, measure)
+            if answered:  # models that write may have answered some of the rows; guesses all of them
+                guess.scores = {key: score for key, score in guess.scores.items() if key in answered}
+            found.append(guess)
         found = [candidate for candidate in found if candidate.scores]
         most = max((len(c.scores) for c in found if c.kind == "method"), default=0)
         # of few rows: those with fewer seeds than the finalists have been left behind
@@ -185,6 +205,8 @@ def _decided(race: Race, alive: Sequence[Arm], measure: Measure | None) -> dict[
 
     sign = 1 if measure.higher_is_better else -1
     held, tested = everyone("validation"), everyone("test")
+    if not any(candidate.kind == "method" for candidate in held) and (done := _completed(race, alive)):
+        return _by_number(race, done)  # they answered no row (eval.generate_rows=0)
     split = "test" if any(candidate.kind == "method" for candidate in tested) else "validation"
     on = tested if split == "test" else held
     names = {candidate.name for candidate in on}
@@ -202,13 +224,18 @@ def _decided(race: Race, alive: Sequence[Arm], measure: Measure | None) -> dict[
     }
 
 
+def _completed(race: Race, alive: Sequence[Arm]) -> list[Arm]:
+    names = {arm.name: [track.manifest(race.folder / race.run_name(arm, seed)) for seed in race.seeds] for arm in alive}
+    return [arm for arm in alive if any(m.get("status") == "completed" for m in names[arm.name])]
+
+
 def _by_number(race: Race, alive: Sequence[Arm]) -> dict[str, Any]:
     """A task that predicts nothing has one number, and no rows to compare."""
     best = next((arm for arm in alive if race.score(arm, race.seeds) is not None), None)
     sentence = verdict.NOBODY
     if best:
         value = race.score(best, race.seeds) or 0.0
-        sentence = f"Take {best.name}: {race.metric} {value:.4f} on the validation rows, the lowest; one training each."
+        sentence = f"Take {best.name}: {race.metric} {value:.4f} on the validation rows, the best; one training each."
     name = best.name if best else None
     return {"winner": name, "best": name, "tied": [], "recommendation": sentence, "differences": [], "decided_on": None}
 
@@ -297,17 +324,3 @@ def _recommend(race: Race, winner: str | None, plan: Plan) -> None:
     values["run"]["name"] = None
     text = f"# the winner of {race.folder.name}: {arm.name}\n"
     write_text(race.folder / RECOMMENDED, text + configuration.dump(configuration.build(values)))
-
-
-def absolute(config: Config) -> dict[str, Any]:
-    """With files by absolute path, so that a race can be gone on with from any folder."""
-    values = config.dump()
-    for split in ("train", "validation", "test"):
-        values["data"][split] = inputs.absolute(values["data"][split])
-    for step in values["data"]["augment"]:
-        if isinstance(step, dict) and step.get("file"):
-            step["file"] = inputs.absolute(step["file"])
-    if Path(config.model.name).exists():
-        values["model"]["name"] = str(Path(config.model.name).absolute())
-    values["run"]["dir"] = str(Path(config.run.dir).absolute())
-    return values

@@ -67,11 +67,11 @@ def _trained(folder: Path, name: str, config: Config, metric: str) -> Rung:
     run = Path(config.run.dir) / str(config.run.name)
     log = folder / f"{run.name}.log"
     say(f"training: {name}")
-    known = trial.Outcome("interrupted", run) if (run / "manifest.json").is_file() else None
-    if known and known.manifest.get("status") == "completed":
+    status = trial.standing(run)
+    if status == "completed":
         outcome = trial.Outcome("completed", run)
     else:
-        outcome = trial.go_on(run, log=log) if known else trial.start(config, log=log)
+        outcome = trial.go_on(run, log=log) if status else trial.start(config, log=log)
     if outcome.status == "interrupted":
         raise Interrupted("the training was interrupted", f"tunery resume {folder}", str(run))
     if outcome.status != "completed":
@@ -79,7 +79,7 @@ def _trained(folder: Path, name: str, config: Config, metric: str) -> Rung:
     manifest = outcome.manifest
     test = manifest.get("test_metrics")
     numbers, on = (test, "test") if test else (manifest["metrics"], "development")
-    found: Rung = {"value": numbers.get(metric), "on": on, "run": str(run), "seconds": manifest.get("seconds")}
+    found: Rung = {"value": numbers.get(metric), "on": on, "run": str(outcome.run), "seconds": manifest.get("seconds")}
     return found | {"rows": manifest["rows"].get("test" if test else "validation")}
 
 

@@ -25,15 +25,17 @@ PARTS = ("start", "step", "evaluation", "finish")
 
 
 def probe(race: Race) -> Speed:
-    """The slower of two entrants, on all workers at once as in the race."""
+    """The slower of two entrants, on all workers at once as in the race; of others where those fail."""
     first, second = race.entrants[0], next((a for a in race.entrants if a.name == "full"), race.entrants[-1])
-    chosen = list({arm.name: arm for arm in (first, second)}.values())[: max(len(race.cpus), 1)]
-    say(f"measuring the speed of {' and '.join(arm.name for arm in chosen)}")
+    waiting = list({arm.name: arm for arm in (first, second, *race.entrants)}.values())
     found: list[dict[str, float]] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
+    late = False
 
     def work(arm: Arm, cpus: list[int]) -> None:
+        nonlocal late
         name = f"speed-{arm.name}"
+        track.remove(race.folder / name)  # of a race that was killed
         config = race.configured(arm, race.seeds[0], name, PROBE_STEPS, PROBE_EVERY)
         if config is None:
             return
@@ -41,14 +43,20 @@ def probe(race: Race) -> Speed:
         leg = track.advance(config, PROBE_STEPS, cpus, race.log(name), limit, race.stop, {}, None)
         if leg["speed"] and leg["step"]:
             found.append(leg["speed"])
-        problems.append(leg["problem"])
+        problems[arm.name] = leg["problem"]
+        late = late or leg["status"] == "interrupted"
         track.remove(race.folder / name)
 
-    track.each(chosen, race.cpus, work, race.stop)
+    while waiting and not found and not late:
+        count = min(max(len(race.cpus), 1), 2)
+        chosen, waiting = waiting[:count], waiting[count:]
+        say(f"measuring the speed of {' and '.join(arm.name for arm in chosen)}")
+        track.each(chosen, race.cpus, work, race.stop)
     if not found:
-        why = "; ".join(problem for problem in problems if problem)
-        problem = f"{' and '.join(arm.name for arm in chosen)} did not get through {PROBE_EVERY} steps: {why}"
-        raise ModelError(problem, "see the logs, or give the race a larger --budget", str(race.folder / "logs"))
+        why = "; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem)
+        hint = "give the race a larger --budget" if late else "see the logs"
+        problem = f"no entrant got through {PROBE_EVERY} steps: {why}"
+        raise ModelError(problem, hint, str(race.folder / "logs"))
     speed = Speed(**{part: max(item[part] for item in found) for part in PARTS})
     race.update(speed=asdict(speed))
     return speed

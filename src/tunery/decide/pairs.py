@@ -5,7 +5,8 @@ A side is one or several trainings of one method (several seeds). What the inter
 - **rows**: with other test rows the difference would be another one. One training a side is enough to tell.
 - **seeds**: with other seeds it would be another one, too. That takes at least two trainings of one of the methods.
 
-Rows are resampled (paired bootstrap, BCa). Seeds are not: of two or three runs, resampling sees a variance too small
+Rows are resampled (paired bootstrap, BCa); where few rows differ, signs must agree too (``stats.paired_bootstrap``).
+Seeds are not resampled: of two or three runs, resampling sees a variance too small
 by (k - 1)/k and a handful of different values, so that its interval misses far too often (docs/compare.md has numbers).
 Their part is Student's t with the variance between runs of one method, pooled over the methods; both parts are joined
 by the distances of their ends (MOVER: Zou & Donner 2008)::
@@ -94,13 +95,15 @@ def pair(
     _, low, high = stats.paired_bootstrap(rows[1], rows[0], confidence, resamples, seed)
     deviation = float(np.std(rows[1] - rows[0], ddof=1)) if len(rows[0]) > 1 else 0.0
     scores = [[float(score) for score in side.mean(axis=1)] for side in sides]
-    return _joined(scores, (low, high), len(rows[0]), deviation, alike, confidence)
+    differing = int(np.count_nonzero(rows[1] - rows[0]))
+    return _joined(scores, (low, high), len(rows[0]), differing, deviation, alike, confidence)
 
 
 def pair_of(
     first: Sequence[Measure],
     second: Sequence[Measure],
     rows: int,
+    differing: int,
     *,
     alike: bool = False,
     confidence: float = 0.95,
@@ -112,6 +115,7 @@ def pair_of(
     Args:
         first: how a number is found, for each training of the side; ``second`` likewise.
         rows: how many there are.
+        differing: on how many of them the sides differ; fewer than ``stats.LEAST_DIFFERING`` are a tie.
     """
     import numpy as np
 
@@ -129,8 +133,11 @@ def pair_of(
     whole = np.ones((1, rows))
     left_out = difference(_without_blocks(rows)) if rows > 1 else np.zeros(1)
     interval = stats.bca(resampled, float(difference(whole)[0]), left_out.mean() - left_out, confidence)
+    if differing < stats.LEAST_DIFFERING:
+        interval = min(interval[0], 0.0), max(interval[1], 0.0)
     scores = [[float(measure(whole)[0]) for measure in side] for side in (first, second)]
-    return _joined(scores, interval, rows, float(resampled.std()) * math.sqrt(rows), alike, confidence)
+    deviation = float(resampled.std()) * math.sqrt(rows)
+    return _joined(scores, interval, rows, differing, deviation, alike, confidence)
 
 
 def rows_to_decide(
@@ -174,6 +181,7 @@ def _joined(
     scores: Sequence[Sequence[float]],
     by_rows: tuple[float, float],
     rows: int,
+    differing: int,
     row_deviation: float,
     alike: bool,
     confidence: float,
@@ -193,6 +201,8 @@ def _joined(
         high = difference + math.sqrt(max(high - difference, 0.0) ** 2 + reach)
     tie = low <= 0 <= high
     needed = rows_to_decide(difference, row_deviation, seeds, confidence) if tie else None
+    if needed is not None and differing:
+        needed = max(needed, math.ceil(stats.LEAST_DIFFERING * rows / differing))
     return Difference(
         first=first,
         second=second,

@@ -17,6 +17,7 @@ from typing import Any
 
 from tunery import config as configuration
 from tunery.config import Config
+from tunery.data.rows import fingerprint
 from tunery.decide import candidates as known
 from tunery.decide import label_words, ladder, proposals, shots
 from tunery.decide.candidates import Candidate
@@ -264,15 +265,22 @@ class Search(Record):
         }
 
     def on_test(self, hand: Candidate, best: Candidate) -> dict[str, Any]:
-        """Both on all test rows, which nothing has seen until now."""
+        """Both on all test rows but those that were among the rows of the search, as they are or nearly so."""
         data = self.material.config.data
         examples, bad, _, _ = load_examples(data.test, data, need_target=True)  # type: ignore[arg-type]
         refuse_bad(bad, len(examples) + len(bad), data.on_bad_row)
-        rows = [row for row in examples if not self.material.task.check(row)]
+        seen = {fingerprint(row) for row in (*self.material.rows, *self.material.pool)}
+        usable = [row for row in examples if not self.material.task.check(row)]
+        rows = [row for row in usable if fingerprint(row) not in seen]
+        if len(rows) < len(usable):
+            say(f"{len(usable) - len(rows)} test rows stand among the rows of the search too: left out")
+        if not rows:
+            raise DataError("every test row stands among the rows of the search too", "name others", "data.test")
         say(f"scoring two prompts on {len(rows)} test rows")
         tester = scorer(replace(self.material, rows=rows))
         return {name: self.told(c, tester.score(c, len(rows))) for name, c in (("hand", hand), ("best", best))} | {
-            "rows": len(rows)
+            "rows": len(rows),
+            "left_out": len(usable) - len(rows),
         }
 
 

@@ -25,6 +25,7 @@ from tunery.decide.arms import Arm
 from tunery.decide.rungs import Plan, Speed
 from tunery.decide.track import Clock
 from tunery.errors import ConfigError, ModelError, TuneryError
+from tunery.run.manifest import absolute
 from tunery.run.records import say
 from tunery.rundir import RunDir, read_json, write_json
 
@@ -50,7 +51,14 @@ class Race:
     # ------------------------------------------------------------------------------------------ the whole
 
     def run(self) -> None:
-        """To the end, or until it is interrupted: then ``race.json`` says so, and it can be gone on with."""
+        """To the end, or until it is interrupted: then ``race.json`` says so, and it can be gone on with.
+
+        Raises ModelError if another process is at it.
+        """
+        with RunDir(self.folder).lock():
+            self._run()
+
+    def _run(self) -> None:
         try:
             self.update(status="running")
             self._line_up()
@@ -241,7 +249,7 @@ def race(config: Config, budget: float, methods: Sequence[str] | None = None, wo
     Raises TuneryError as a training does, before anything is written.
     """
     clock = Clock(budget)
-    config = configuration.build(finish.absolute(config))  # rows are named alike in all runs
+    config = absolute(config)  # rows are named alike in all runs
     found = ground.survey(config)
     arms.entrants(found.config, found.task, found.base, methods, found.few)
     model = Path(config.model.name).stem.lower().replace(":", "-")
@@ -283,9 +291,13 @@ def resume(folder: str | Path, budget: float | None = None, workers: int | None 
     return path
 
 
+def is_folder(path: str | Path) -> bool:
+    return (Path(path) / FILE).is_file()
+
+
 def load(folder: Path) -> dict[str, Any]:
     """What is in ``race.json``. Raises ModelError if it is not a race's folder."""
-    if not (folder / FILE).is_file():
+    if not is_folder(folder):
         raise ModelError("not a race (no race.json)", "name the folder that tunery race made", str(folder))
     state = dict(read_json(folder / FILE))
     if state.get("schema_version") != SCHEMA_VERSION:

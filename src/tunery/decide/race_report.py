@@ -9,7 +9,16 @@ from typing import Any
 from tunery.report import pages, pictures, words
 from tunery.report.page import Block, Link, Page, Section, Table, Text, facts, section
 
-_COLUMNS = ("entrant", "state", "validation", "test", "trained", "seeds", "seconds", "memory", "kept", "front")
+_COLUMNS = (
+    "entrant", "state", "validation", "test", "decided", "trained", "seeds", "seconds", "memory", "kept", "forgetting",
+    "front",
+)  # fmt: skip
+_COSTS: tuple[tuple[str, str, pictures.Unit], ...] = (
+    ("seconds", "seconds of training", "seconds"),
+    ("peak_memory_bytes", "peak memory", "bytes"),
+    ("adapter_bytes", "size of what is kept", "bytes"),
+    ("forgetting", "loss on general text, relative change", "share"),
+)
 
 
 def write(folder: Path, state: Mapping[str, Any]) -> Path:
@@ -24,7 +33,7 @@ def page(folder: Path, state: Mapping[str, Any]) -> Page:
         state["recommendation"],
         [
             section("Who reached what", _table(folder, state), _how(state)),
-            section("What it costs", _picture(state, "seconds", "seconds of training", "seconds"), _memory(state)),
+            section("What it costs", *(_picture(state, *cost) for cost in _COSTS)),
             section("How sure is that?", _differences(state)),
             section("Controls", *_controls(state)),
             _left_out(state),
@@ -47,6 +56,9 @@ def page(folder: Path, state: Mapping[str, Any]) -> Page:
 
 def _table(folder: Path, state: Mapping[str, Any]) -> Table:
     table = state["table"]
+    decided, number = state["decided_on"] or {}, state["metric"]["name"]
+    beside = decided.get("measure", number) != number
+    forgetting = any(entry["forgetting"] is not None for entry in table)
     rows = []
     for entry in table:
         name: Any = entry["name"]
@@ -58,17 +70,22 @@ def _table(folder: Path, state: Mapping[str, Any]) -> Table:
                 "state": entry["state"] if entry["kind"] == "method" else f"{entry['kind']}, {entry['state']}",
                 "validation": entry["score"],
                 "test": entry["test"],
+                "decided": entry["decided"],
                 "trained": None if entry["share"] is None else f"{entry['share']:.0%}",
                 "seeds": entry["seeds"],
                 "seconds": entry["seconds"],
                 "memory": _size(entry["peak_memory_bytes"]),
                 "kept": _size(entry["adapter_bytes"]),
+                "forgetting": None if entry["forgetting"] is None else f"{entry['forgetting']:+.1%}",
                 "front": entry["pareto"],
             }
         )
     strong = [number for number, entry in enumerate(table) if entry["name"] == state["winner"]]
-    caption = f"{state['metric']['name']} on the validation rows decides who goes on. Baselines need no model."
-    return Table(_COLUMNS, rows, caption, strong)
+    caption = f"{number} on the validation rows decides who goes on. Baselines need no model."
+    if beside:
+        caption += f" Decided by: {decided['measure']} on the {decided['rows']} {decided['split']} rows."
+    hidden = {name for name, shown in (("decided", beside), ("forgetting", forgetting)) if not shown}
+    return Table([name for name in _COLUMNS if name not in hidden], rows, caption, strong)
 
 
 def _size(value: float | None) -> str | None:
@@ -94,10 +111,6 @@ def _picture(state: Mapping[str, Any], key: str, label: str, unit: pictures.Unit
     caption = f"{number['name']} against {label}; on the line is what nothing beats in both"
     more = number["higher_is_better"]
     return pictures.pareto(points, label, number["name"], caption, higher_is_better=more, unit=unit)
-
-
-def _memory(state: Mapping[str, Any]) -> Block | None:
-    return _picture(state, "peak_memory_bytes", "peak memory", "bytes")
 
 
 def _differences(state: Mapping[str, Any]) -> Table | Text:

@@ -63,7 +63,7 @@ def score_rows(records: Sequence[Mapping[str, Any]], measure: Measure) -> list[f
 
 
 def _single(record: Mapping[str, Any], measure: Measure) -> float:
-    prediction, reference = _plain(record["prediction"]), _plain(record["reference"])
+    prediction, reference = plain(record["prediction"]), plain(record["reference"])
     if measure.kind == "tags":  # a row's share of right tags
         return fmean(float(p == r) for p, r in zip(prediction, reference, strict=True)) if reference else 1.0
     labels = tuple(sorted({*prediction, *reference})) if measure.kind == "multilabel" else ()
@@ -73,7 +73,7 @@ def _single(record: Mapping[str, Any], measure: Measure) -> float:
     return found.get(measure.name, 0.0)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no tuples."""
     return tuple(value) if isinstance(value, list) else value
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import queue
 import shutil
 import threading
@@ -19,6 +17,7 @@ from tunery.config import Config
 from tunery.decide import trial
 from tunery.decide.rungs import Speed
 from tunery.decide.trial import Outcome
+from tunery.errors import ModelError
 from tunery.models import machine
 from tunery.rundir import RunDir, read_jsonl
 from tunery.train.progress import Evaluation
@@ -109,11 +108,14 @@ def advance(
         marks.append((time.monotonic(), found.step, found.seconds))
         return found.step >= until or stop.is_set()
 
-    if (run / "manifest.json").is_file():
-        _free(run, timeout)
-        outcome = trial.go_on(run, watch=watch, cpus=cpus, log=log, timeout=timeout)
-    else:
+    try:
+        begun = trial.standing(run, min(timeout, trial.GRACE))
+    except ModelError as error:
+        return {**before, "run": run.name, "status": "interrupted", "problem": str(error), "speed": before.get("speed")}
+    if begun is None:
         outcome = trial.start(config, watch=watch, cpus=cpus, log=log, timeout=timeout)
+    else:
+        outcome = trial.go_on(run, watch=watch, cpus=cpus, log=log, timeout=timeout)
     ended = time.monotonic()
     late = outcome.status != "completed" and ended - began >= timeout
     return {
@@ -152,19 +154,6 @@ def _speed(
         "evaluation": max(evaluation, 0.0),
         "finish": finish,
     }
-
-
-def _free(run: Path, timeout: float) -> None:
-    """Wait until a training that outlived an earlier race has paused."""
-    deadline = time.monotonic() + min(timeout, trial.GRACE)
-    with contextlib.suppress(OSError), (run / ".lock").open("w") as stream:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return
 
 
 def remove(run: Path) -> None:

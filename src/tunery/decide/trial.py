@@ -18,16 +18,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from tunery.config import Config
-from tunery.errors import Interrupted, Paused, TuneryError
+from tunery.errors import Interrupted, ModelError, Paused, TuneryError
+from tunery.rundir import RunDir
 from tunery.train.progress import Evaluation
 
 SILENT = "the trial's process ended without a word"
@@ -76,6 +79,27 @@ def start(
     """
     path = Path(config.run.dir) / config.run.name if config.run.name else None
     return _run({"config": config.dump()}, path, watch, cpus, log, timeout)
+
+
+def standing(run: Path, timeout: float = GRACE) -> str | None:
+    """The status of a training by that name, once no process works on it any more: one may outlive who began it. None
+    if there is none; a directory that never got its manifest is removed.
+
+    Raises ModelError if it is still at work when the time is over.
+    """
+    found = RunDir(run)
+    until = time.monotonic() + timeout
+    while run.is_dir():
+        try:
+            with found.lock():
+                if found.manifest_file.is_file():
+                    return str(found.manifest()["status"])
+                shutil.rmtree(run)
+        except ModelError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+    return None
 
 
 def go_on(

@@ -114,7 +114,7 @@ def _no_model(
     nearest = min(beaten, key=lambda d: d.difference)
     return (
         f"A baseline without any model beats every tuned entrant: {best.name} reaches {_reaches(best, rows)}, "
-        f"{_by(nearest)} above {nearest.second} ({_number(by_name[nearest.second].mean)}); use it, or {advice}."
+        f"{_by(nearest)} better than {nearest.second} ({_number(by_name[nearest.second].mean)}); use it, or {advice}."
     )
 
 
@@ -123,7 +123,7 @@ def _clear(best: Candidate, differences: Sequence[Difference], rows: Rows) -> st
     if not differences:
         return f"{said}; nothing else finished."
     nearest = min(differences, key=lambda d: d.difference)
-    return f"{said}, {_by(nearest)} above the next, {nearest.second}."
+    return f"{said}, {_by(nearest)} better than the next, {nearest.second}."
 
 
 def _overturned(best: Candidate, other: Candidate, rows: Rows) -> str:

@@ -162,12 +162,11 @@ class Workers:
             return watched.pruned or watched.lost or watched.problem is not None
 
         begun = self.folder / (job.run or str(config.run.name))
-        status = RunDir(begun).manifest().get("status") if (begun / "manifest.json").is_file() else None
+        status = trials.standing(begun)
         if status is None:
             self.study.note(job.number, run=config.run.name)
             return trials.start(config, watch=watch, cpus=cpus, log=log)
-        _wait_for(RunDir(begun))
-        if RunDir(begun).manifest().get("status") == "completed":  # only the word about it was lost
+        if status == "completed":  # only the word about it was lost
             return Outcome("completed", begun)
         say(f"trial {job.number}: going on where its last checkpoint was written")
         return trials.go_on(begun, watch=watch, cpus=cpus, log=log)
@@ -232,16 +231,3 @@ class Workers:
 def _evaluations(run: Path) -> int:
     """How many there have been, those before an interruption too."""
     return sum("validation" in record for record in read_jsonl(RunDir(run).metrics_file, torn=True))
-
-
-def _wait_for(run: RunDir) -> None:
-    """A trial outlives its worker until it notices. Raises ModelError if it does not end."""
-    until = time.monotonic() + trials.GRACE
-    while True:
-        try:
-            with run.lock():
-                return
-        except ModelError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)

@@ -41,7 +41,8 @@ class Full(Method):
         from tunery.models import weights
 
         if hasattr(model, "save_pretrained"):
-            model.save_pretrained(folder)
+            # under the names that it has here, which ``load`` looks for: old files name some weights otherwise
+            model.save_pretrained(folder, save_original_format=False)
         else:
             weights.save(model.state_dict(), folder / "model.safetensors")
 

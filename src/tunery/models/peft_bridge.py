@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tunery.errors import ModelError
 from tunery.models import quantise, quantised_adapters, weights
 
+WEIGHTS = "adapter_model.safetensors"
+
 _SLOT = "_tunery_peft"
 
 
@@ -87,6 +89,8 @@ def load(model: nn.Module, folder: Path, name: str) -> None:
     """Raises ModelError if the adapter is missing, damaged or of another base."""
     from peft import PeftModel
 
+    if not (folder / WEIGHTS).is_file():  # peft would look for a pickle, then on the hub
+        raise ModelError(f"{WEIGHTS} is missing", "restore the run or train it again", str(folder))
     device = str(next(model.parameters()).device)
     quantise.tell(model)
     try:

@@ -88,7 +88,7 @@ def load_dataset(
     parts: dict[str, _Part] = {}
     columns = Columns(data.format or "")
     for split, stream in streams.items():
-        part = _load(stream, data, columns.format or None, formats, True, sample, cleaning)
+        part = _load(stream, data, columns.format or None, formats, True, sample, cleaning, other=bool(parts))
         if not parts:
             columns = part.columns
         notes += [note if split == "train" else f"{split}: {note}" for note in part.columns.notes]
@@ -128,7 +128,7 @@ def load_examples(
     to read them. Raises DataError: a file cannot be read, or its columns do not fit.
     """
     stream = read(files, data.encoding, "test")
-    part = _load(stream, data, data.format, None, need_target, cleaning=Cleaning(data.clean))
+    part = _load(stream, data, data.format, None, need_target, cleaning=Cleaning(data.clean), other=True)
     if cleaned is not None:
         cleaned.dropped, cleaned.changed = part.cleaned.dropped, part.cleaned.changed
     return Rows(part.examples), part.bad, part.columns.format, part.columns.notes + stream.notes
@@ -196,6 +196,7 @@ def _load(
     need_target: bool,
     sample: int | None = None,
     cleaning: Cleaning | None = None,
+    other: bool = False,
 ) -> _Part:
     """Rows become examples one by one: raw rows are not kept beside them."""
     head, columns_seen, first = begin(stream)
@@ -205,7 +206,7 @@ def _load(
         if not fallback.format:
             raise _nothing_left(bad, "")
         return _Part(Store(), bad, fallback)
-    taker = Taker.of(columns_seen, data, format_name, formats, need_target, first.where, cleaning)
+    taker = Taker.of(columns_seen, data, format_name, formats, need_target, first.where, cleaning, other)
     part = _Part(Store(sample), [], taker.columns, taker.cleaned)
 
     def take(record: Record, into: Store, bad: list[BadRow]) -> None:

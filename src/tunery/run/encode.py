@@ -31,6 +31,8 @@ class Split:
     truncated: int = 0
     windows: int = 0
     """Rows beyond one an example, from cutting long texts into windows."""
+    too_long: int = 0
+    """Rows that were left out: nothing to learn was left of them after cutting, or ``data.on_long=drop``."""
     copies: int = 0
     """Examples that are augmented copies; they are no input rows, and the numbers above do not count them."""
 
@@ -42,6 +44,17 @@ class Split:
     @property
     def supervised(self) -> int:
         return supervised(self.rows)
+
+    def told(self, name: str, length: int) -> list[str]:
+        """What became of long rows, in words for the user."""
+        every = len(self.sources) + self.too_long
+        notes = []
+        if self.truncated:
+            notes.append(f"{name}: {self.truncated} of {every} rows cut to {length} tokens (data.on_long)")
+        if self.too_long:
+            why = f"left out, too long for {length} tokens (the ledger names them)"
+            notes.append(f"{name}: {self.too_long} of {every} rows {why}")
+        return notes
 
 
 def model_limit(base: Any) -> int:
@@ -100,6 +113,7 @@ def encode_split(
             ledger.move(where, event, words, split=name)
             if event == "dropped:too_long":
                 dropped.append(where)
+                split.too_long += 1
         elif event != "copy":
             ledger.mark(where, event, count, split=name)
             split.truncated += event == "truncated"

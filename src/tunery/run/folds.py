@@ -6,7 +6,7 @@ training part out, so that stopping early never looks at the rows it is tested o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,12 +14,12 @@ from typing import Any
 
 from tunery import stats
 from tunery.config import Config
-from tunery.errors import ConfigError, ModelError
-from tunery.run.manifest import run_name
+from tunery.errors import ConfigError, DataError, ModelError
+from tunery.run.manifest import absolute, run_name
 from tunery.run.records import say
 from tunery.run.train import resume as resume_run
 from tunery.run.train import train
-from tunery.rundir import RunDir, read_json, write_json
+from tunery.rundir import RunDir, read_json, sha256, write_json
 
 FILE = "folds.json"
 
@@ -75,7 +75,7 @@ def cross_validate(config: Config) -> CrossValidation:
     if not config.eval.test:
         raise ConfigError("a cross-validation scores test rows", "leave eval.test out", "eval.test")
     folder = RunDir.create(Path(config.run.dir), config.run.name or run_name(config)).path
-    values = config.dump()
+    values = absolute(config).dump()
     write_json(folder / FILE, {"status": "running", "count": config.data.folds, "config": values})
     try:
         return _go_on(folder, config)
@@ -102,6 +102,8 @@ def _go_on(folder: Path, config: Config) -> CrossValidation:
     for number in range(1, count + 1):
         run = RunDir(folder / f"fold-{number}")
         status = run.manifest().get("status") if run.manifest_file.is_file() else None
+        if status is not None:
+            _refuse_changed(run.manifest()["data"])
         if status == "completed":
             continue
         say(f"fold {number} of {count}")
@@ -117,6 +119,13 @@ def _go_on(folder: Path, config: Config) -> CrossValidation:
         folder / FILE, {"status": "completed", "count": count, "metrics": together, "config": config.dump()}
     )
     return found
+
+
+def _refuse_changed(data: Mapping[str, str]) -> None:
+    """Raises DataError if a file is not what a fold was divided from: folds would overlap."""
+    changed = next((name for name, sum_ in data.items() if Path(name).is_file() and sha256(Path(name)) != sum_), None)
+    if changed:
+        raise DataError("the data changed since the first fold", "begin a new cross-validation", changed)
 
 
 def _together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

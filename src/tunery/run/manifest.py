@@ -17,6 +17,7 @@ from tunery.config import Config
 from tunery.data import inputs
 from tunery.data.general import BUILT_IN
 from tunery.models.load import origin
+from tunery.models.packs import PACKS
 from tunery.run import processes
 from tunery.run.encode import probe
 from tunery.run.prepare import Prepared
@@ -79,7 +80,8 @@ def absolute(config: Config) -> Config:
     steps = [s.model_copy(update={"file": inputs.absolute(s.file)}) if hasattr(s, "file") else s for s in data.augment]
     data = data.model_copy(update={"augment": steps})
     name = config.model.name
-    model = config.model.model_copy(update={"name": str(Path(name).absolute()) if Path(name).exists() else name})
+    local = name not in PACKS and Path(name).exists()  # as models.load.resolve looks for it
+    model = config.model.model_copy(update={"name": str(Path(name).absolute()) if local else name})
     run = config.run.model_copy(update={"dir": str(Path(config.run.dir).absolute())})
     text = config.eval.general_text
     if text is not None and text != BUILT_IN:

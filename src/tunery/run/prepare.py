@@ -15,7 +15,7 @@ from tunery.protocols import Method, Task
 from tunery.run import build, continuing, replay
 from tunery.run.continuing import Parent
 from tunery.run.dataset import Dataset
-from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.encode import Split, encode_split, max_length, model_limit
 from tunery.run.forgetting import General, general_rows
 from tunery.run.records import pulling, say
 from tunery.run.replay import Old
@@ -64,7 +64,8 @@ def prepare(config: Config) -> Prepared:
     _check_writable(Path(config.run.dir))
     if config.task_name and config.eval.metrics:
         task, _ = build.parts(config)
-        scoring.check(config.eval.metrics, task.kinds)
+        # whether rows have several labels is seen in the data
+        scoring.check(config.eval.metrics, (*task.kinds, *(("multilabel",) if "classes" in task.kinds else ())))
     if not config.data.train:
         raise ConfigError("no training data", "set data.train=FILE", "data.train")
     parent = continuing.parent_of(config)
@@ -75,8 +76,6 @@ def prepare(config: Config) -> Prepared:
         say(note)
     config = _with_task(config, dataset)
     task, method = build.parts(config)
-    if config.eval.metrics:
-        scoring.check(config.eval.metrics, task.kinds)
     if parent is None:
         task.fit(dataset.splits["train"], config.data.label_names)
         for note in weighed(task, config):
@@ -84,10 +83,15 @@ def prepare(config: Config) -> Prepared:
         _refuse_unknown(dataset, task, config)
     else:
         continuing.take_over(task, parent, dataset, config)
+    if config.eval.metrics:
+        scoring.check(config.eval.metrics, task.kinds)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
     if parent is not None:
         continuing.check_base(base, parent)
+    if task.output == "text" and base.family == "decoder" and config.eval.max_new_tokens >= model_limit(base):
+        problem = f"{base.name} reads {model_limit(base)} tokens: no question would fit before the answer"
+        raise ConfigError(problem, "lower it", "eval.max_new_tokens")
     method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
     key = f"{sorted(dataset.hashes.items())} {config.train.seed} {old.key if old else ''}"
@@ -99,8 +103,8 @@ def prepare(config: Config) -> Prepared:
     if old and len(old.kept):
         kept = encode_split(replay.KEPT, old.kept, task, base.tokenizer, config.data, length, dataset.ledger)
     for name, split in splits.items():
-        if split.truncated:
-            say(f"{name}: {split.truncated} of {len(split.sources)} rows cut to {length} tokens (data.on_long)")
+        for note in split.told(name, length):
+            say(note)
     lr = config.train.lr or method.default_lr(base.parameters(), base.family)
     config = config.model_copy(
         update={

@@ -42,9 +42,14 @@ class Taker:
         need_target: bool,
         where: str,
         cleaning: Cleaning | None = None,
+        other: bool = False,
     ) -> Taker:
-        """``seen``: the columns of the file. Raises DataError: no format fits, a column is missing."""
-        columns = resolve(seen, data.columns, name=format_name, allowed=formats, need_target=need_target, where=where)
+        """``seen``: the columns of the file. Raises DataError: no format fits, a column is missing.
+
+        ``other``: this file may call its columns otherwise than the training file, whose names ``data.columns`` has.
+        """
+        mapping = {known: name for known, name in data.columns.items() if not other or name in seen}
+        columns = resolve(seen, mapping, name=format_name, allowed=formats, need_target=need_target, where=where)
         column = (data.group or data.time) if need_target else None
         if column and column not in seen:
             hint = registry.near(column, list(seen))

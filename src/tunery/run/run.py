@@ -113,7 +113,7 @@ class Run:
         ``answers`` rows of them are answered (None: all).
 
         Returns ``{"run", "data", "rows", "metrics", "baselines", "verdicts", "forgetting", "confusion",
-        "dropped"}``, forgetting being what the training found; writes ``eval/NAME/`` into the run.
+        "truncated", "dropped"}``, forgetting being what the training found; writes ``eval/NAME/`` into the run.
         Raises DataError, ConfigError (a metric that does not fit the task).
         """
         if metrics:
@@ -128,6 +128,8 @@ class Run:
         split = encode_split(
             EVALUATION, examples, tuned.task, tuned.tokenizer, self.config.data, settings.max_length, ledger
         )
+        for note in split.told(EVALUATION, settings.max_length):
+            say(note)
         results = evaluate(tuned.model, tuned.task, tuned.tokenizer, split.examples, split.rows, settings, progress)
         known = beside.of(self.dir, "test") if data is None and metrics is None and self.config.data.test else {}
         simple = known or beside.at_evaluation(self.dir, self.config, tuned.task, split.examples, metrics)
@@ -142,6 +144,7 @@ class Run:
             "verdicts": [line] if line else [],
             "forgetting": self.manifest.get("forgetting"),
             "confusion": results.confusion,
+            "truncated": split.truncated,
             "dropped": ledger.summary()["dropped"],
         }
 

@@ -276,6 +276,13 @@ def trainer_of(
     )
 
 
+def max_prompt(config: Config, base: Base) -> int:
+    """Tokens of a question. An encoder's do not share their places with the answer; a decoder's do."""
+    if base.family == "encoder-decoder":
+        return config.data.max_length or 512
+    return max(model_limit(base) - config.eval.max_new_tokens, 1)
+
+
 def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:
     """How this run is evaluated."""
     return Settings(
@@ -283,7 +290,7 @@ def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:
         batch_size=config.eval.batch_size,
         batch_tokens=config.train.micro_tokens,
         max_length=config.data.max_length or 512,
-        max_prompt=max(model_limit(base) - config.eval.max_new_tokens, 1),
+        max_prompt=max_prompt(config, base),
         sampling=Sampling(max_new_tokens=config.eval.max_new_tokens),
         generate_rows=generate_rows,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,22 @@ KEEP = 2
 
 
 def random_state() -> dict[str, Tensor]:
-    """Torch's generators; nothing else in training draws from a global one."""
+    """Torch's generators of this process; nothing else in training draws from a global one."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state |= {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
     return state
 
 
-def set_random_state(state: Mapping[str, Tensor]) -> None:
+def of_processes(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One mapping of the states of all processes; the first one's keep their names."""
+    return {f"{rank}/{name}" if rank else name: t for rank, state in enumerate(states) for name, t in state.items()}
+
+
+def set_random_state(states: Mapping[str, Tensor], rank: int = 0) -> None:
+    """Of process ``rank``; the first one's where there were fewer processes."""
+    own = {name.partition("/")[2]: t for name, t in states.items() if name.startswith(f"{rank}/")}
+    state = own or {name: t for name, t in states.items() if "/" not in name}
     torch.set_rng_state(state["cpu"])
     for name, value in state.items():
         if name.startswith("cuda:") and torch.cuda.is_available():

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from tunery import scoring
@@ -268,10 +268,11 @@ class Trainer:
     # ------------------------------------------------------------------------------- save and resume
 
     def save(self) -> None:
+        random = checkpoint.of_processes(gather_object([checkpoint.random_state()]))  # each draws its own dropout
         if self.accelerator.is_main_process:
             tensors = {
                 "optimizer": self.optimizer.state(),
-                "random": checkpoint.random_state(),
+                "random": random,
                 "method": self.method.train_state(self.model),
             }
             checkpoint.save(self.run.checkpoints, self.now.step, tensors, asdict(self.now))
@@ -289,5 +290,5 @@ class Trainer:
         self.run.truncate_metrics(self.now.step)
         self.optimizer.load_state(groups["optimizer"])
         self.method.load_train_state(self.model, groups.get("method", {}))
-        checkpoint.set_random_state(groups["random"])
+        checkpoint.set_random_state(groups["random"], self.accelerator.process_index)
         return True

@@ -65,7 +65,7 @@ class Progress:
 
 
 class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the loop looks at it after each step. A second signal kills as usual."""
+    """Set by Ctrl-C or SIGTERM; the loop looks at it after each step. A second one of the same kind kills as usual."""
 
     def __init__(self) -> None:
         self.requested: int | None = None
@@ -82,8 +82,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         request.requested = number
-        for each, old in previous.items():
-            signal.signal(each, old)
+        # of this signal alone: Ctrl-C reaches a parent too, whose SIGTERM may follow before the checkpoint is written
+        signal.signal(number, previous[number])
         print("\nstopping after this step (press again to stop at once)", file=sys.stderr)
 
     previous: dict[int, Any] = {}
