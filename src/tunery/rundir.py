@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,14 +65,31 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
+def dumps(value: Any, indent: int | None = None) -> str:
+    """JSON that every program reads: numbers that are none (NaN, infinite) become null."""
+    how: dict[str, Any] = {"ensure_ascii": False, "indent": indent, "default": str, "allow_nan": False}
+    try:
+        return json.dumps(value, **how)
+    except ValueError:
+        return json.dumps(_finite(value), **how)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    write_text(path, dumps(value, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:
     with writing(path) as scratch, scratch.open("w", encoding="utf-8") as stream:
         for record in records:
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.write(dumps(record) + "\n")
 
 
 def read_jsonl(file: Path, most: int | None = None, torn: bool = False) -> list[dict[str, Any]]:
@@ -231,7 +249,7 @@ class RunDir:
         """Append one line to ``metrics.jsonl``."""
         try:
             with self.metrics_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+                stream.write(dumps(record) + "\n")
         except OSError as error:
             raise unwritable(error, self.metrics_file) from None
 

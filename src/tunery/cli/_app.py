@@ -7,6 +7,7 @@ import functools
 import importlib
 import json
 import logging
+import os
 import pkgutil
 import re
 import sys
@@ -77,9 +78,11 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
             with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
                 result = function(*args, **kwargs)
             code = result.pop("exit_code", 0) if isinstance(result, dict) else 0
-            if as_json:
-                click.echo(json.dumps(result, ensure_ascii=False, default=str))
-            else:
+            if as_json and _speaks():
+                from tunery.rundir import dumps  # loads pydantic, which --help does without
+
+                click.echo(dumps(result))
+            elif _speaks():
                 show(result)
             if code:
                 raise SystemExit(code)
@@ -87,6 +90,11 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
         return run
 
     return decorate
+
+
+def _speaks() -> bool:
+    """Of several processes (torchrun) the first."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -100,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = 0
     except TuneryError as error:
         code = _report(error, args)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = ConfigError.code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"{context.command_path} --help" if context else "tunery --help"
@@ -127,7 +138,8 @@ def _report(error: TuneryError, args: Sequence[str]) -> int:
 
 
 def _report_defect(error: Exception, args: Sequence[str]) -> int:
-    with tempfile.NamedTemporaryFile("w", prefix="tunery-", suffix=".log", delete=False, encoding="utf-8") as stream:
+    named: dict[str, Any] = {"prefix": "tunery-", "suffix": ".log", "delete": False}
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="backslashreplace", **named) as stream:
         told = f"tunery {' '.join(args)}\n\n{''.join(traceback.format_exception(error))}"
         stream.write(re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", told))  # a password in an address is no one's
     problem = f"a defect in tunery: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ _OPTIONS = (
     click.option("--temperature", type=click.FloatRange(0), help="0: the most likely token (default)"),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="smallest set of this probability"),
     click.option("--top-k", type=click.IntRange(0), help="only the k most likely tokens; 0: all"),
-    click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), help="above 1: repeat less"),
+    click.option("--repetition-penalty", type=click.FloatRange(0.01, 10), help="above 1: repeat less"),
     click.option("--seed", type=int, help="of the sampling"),
 )
 

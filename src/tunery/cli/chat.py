@@ -9,6 +9,7 @@ import click
 
 from tunery.cli._app import verb
 from tunery.cli._sampling import sampling_options
+from tunery.errors import DataError
 
 
 @click.command()
@@ -42,8 +43,12 @@ def command(run: str, system: str | None, sampling: dict[str, Any]) -> dict[str,
         if line == "/new":
             messages = list(first)
         elif line:
-            messages.append(Message("user", line))
-            answer = tuned.generate(messages, chosen, on_text=lambda piece: print(piece, end="", flush=True))
+            asked = [*messages, Message("user", line)]
+            try:
+                answer = tuned.generate(asked, chosen, on_text=lambda piece: print(piece, end="", flush=True))
+            except DataError as error:  # the conversation has grown too long, or this line cannot be read
+                click.echo(f"tunery: {error.problem}; /new starts over", err=True)
+                continue
             print()
-            messages.append(Message("assistant", answer))
+            messages = [*asked, Message("assistant", answer)]
     return {"run": str(tuned.path), "messages": [{"role": m.role, "content": m.content} for m in messages]}

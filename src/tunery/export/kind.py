@@ -59,9 +59,32 @@ class Subject:
         return next((name for name, dtype in DTYPES.items() if dtype == self.base.dtype), "f32")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a program must know beside weights and tokenizer; empty where that is nothing."""
+        found: dict[str, Any] = {}
+        if self.task.name == "regress":  # trained on scaled targets
+            found |= self.task.state()
+        if self.config.data.clean:
+            found["clean"] = [step.model_dump(mode="json") for step in self.config.data.clean]
+        return found
+
+    @property
     def name(self) -> str:
         """Of the run."""
         return self.run.path.resolve().name
+
+
+SCALED: dict[str, tuple[str, ...]] = {
+    "regress": (
+        "",
+        "import json",
+        "",
+        'settings = json.load(open("this folder/settings.json"))  # targets were scaled for training',
+        'inputs = tokenizer(["a text"], return_tensors="pt", padding=True)',
+        'number = model(**inputs).logits[:, 0] * settings["deviation"] + settings["mean"]',
+    )
+}
+"""Lines of a card by task, where the model's numbers are not yet the answer."""
 
 
 class Kind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,17 +40,10 @@ def stop_ids(subject: Subject) -> tuple[int, ...]:
 
 
 def chat_template(subject: Subject) -> str | None:
-    """The run's template, with the system prompt that the run puts before conversations without one."""
+    """The run's template for llama.cpp, which would put in a BOS of its own where the tokenizer has none."""
     template = tokens.chat_template(subject)
-    system = getattr(subject.config.task, "system", None)
-    if template is None:
-        return None
-    if subject.tokenizer.bos_token_id is None and "bos_token" in template:
-        template = "{%- set bos_token = '' %}" + template  # llama.cpp would put in a token of its own
-    if system is not None:
-        first = "{'role': 'system', 'content': " + json.dumps(system) + "}"
-        head = "{%- if messages[0]['role'] != 'system' %}{%- set messages = [" + first + "] + messages %}{%- endif %}"
-        template = head + template
+    if template is not None and subject.tokenizer.bos_token_id is None and "bos_token" in template:
+        return "{%- set bos_token = '' %}" + template
     return template
 
 

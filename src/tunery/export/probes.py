@@ -104,8 +104,8 @@ def _ask(found: Probes, subject: Subject, example: Example, row: Encoded, length
     task, tokenizer = subject.task, subject.tokenizer
     settings = training.settings(subject.config, subject.base, None)
     if task.name == "instruct":
-        messages: Any = task.messages(example)  # type: ignore[attr-defined]
-        asked = messages[:-1] if messages[-1].role == "assistant" else messages
+        # as a user of the export has them: the run's system prompt must come from the export's own template
+        asked = example.messages[:-1] if example.messages[-1].role == "assistant" else example.messages
         found.asks.append({"chat": [{"role": m.role, "content": m.content} for m in asked]})
         found.expected.append(_plain(soft.prompt(task, example, tokenizer, settings.max_prompt)))
     else:

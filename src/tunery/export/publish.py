@@ -25,7 +25,7 @@ from tunery.run.run import Run
 from tunery.rundir import sha256, unwritable, write_json, write_text
 
 ROWS = 32
-PARITY, SUMS = "parity.json", "SHA256SUMS"
+PARITY, SUMS, SETTINGS = "parity.json", "SHA256SUMS", "settings.json"
 
 
 def export(
@@ -77,6 +77,8 @@ def export(
             ours = parity.reference(subject, asked, scratch / "run")
         say(f"building {to} ({chosen})")
         kind.build(subject, built, chosen)
+        if subject.settings and not (built / SETTINGS).exists():
+            write_json(built / SETTINGS, subject.settings)
         if verified:
             say(f"{len(asked.rows)} probe rows through {kind.consumer.replace('_', '-')}")
             found = _judge(kind, subject, asked, ours, scratch, chosen, wanted)
@@ -152,7 +154,14 @@ def _finish(kind: Kind, subject: Subject, built: Path, target: Path, found: dict
     for path in _files(built):
         path.chmod(path.stat().st_mode | mode)
     records = read(subject.run.dir)
-    write_text(built / card.FILE, card.render(records, use=kind.use(subject, target), parity=found))
+    use = kind.use(subject, target)
+    if steps := subject.settings.get("clean"):
+        names = ", ".join(step["name"] for step in steps)
+        cleans = f"The run cleans texts first (data.clean: {names}; see {SETTINGS})"
+        note = f"{cleans}, and this export does not: do it yourself"
+        say(note)
+        use += f"\n\n{note}."
+    write_text(built / card.FILE, card.render(records, use=use, parity=found))
     lines = [f"{sha256(path)}  {path.relative_to(built).as_posix()}\n" for path in _files(built)]
     write_text(built / SUMS, "".join(lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tunery.data import soft
@@ -28,6 +29,17 @@ def save(subject: Subject, folder: Path) -> None:
 
 
 def chat_template(subject: Subject) -> str | None:
+    """As ``bare_template``, with the system prompt that the run puts before conversations without one."""
+    template, system = bare_template(subject), getattr(subject.config.task, "system", None)
+    if template is None or not system:
+        return template
+    # as it is written: llama.cpp's Jinja knows no escapes of other characters
+    first = "{'role': 'system', 'content': " + json.dumps(system, ensure_ascii=False) + "}"
+    head = "{%- if messages[0]['role'] != 'system' %}{%- set messages = [" + first + "] + messages %}{%- endif %}"
+    return head + template
+
+
+def bare_template(subject: Subject) -> str | None:
     """The run's template as other programs need it: without soft tokens, and with the BOS that the model was trained to
     see in front. Programs that render a template take every special token from it; tunery adds a BOS by itself.
     """

@@ -11,6 +11,8 @@ from torch import Tensor
 from tunery.protocols import SOFT
 
 SEED_RANGE = 1 << 63
+COLDEST = 1e-6
+"""Temperature from which on down the likeliest token is chosen anyway; less would only overflow."""
 NUCLEUS = 256
 """Tokens among which the likeliest ones are looked for first: sorting a vocabulary of 49,152 takes 3 ms a row."""
 
@@ -55,7 +57,7 @@ def choose(logits: Tensor, sampling: Sampling, seen: Sequence[int], random: torc
         logits = logits.index_copy(0, known, torch.where(values > 0, values / penalty, values * penalty))
     if random is None:
         return int(logits.argmax())
-    logits = logits / sampling.temperature
+    logits = (logits - logits.max()) / max(sampling.temperature, COLDEST)
     if sampling.top_k:
         smallest = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < smallest, float("-inf"))

@@ -82,7 +82,7 @@ def certainties(found: Evaluation) -> list[tuple[float, bool]]:
     pairs: list[tuple[float, bool]] = []
     for row in found.predictions:
         shares, answer, reference = row.get("probabilities"), row.get("prediction"), row.get("reference", [])
-        if not isinstance(shares, dict):
+        if not isinstance(shares, dict) or any(share is None for share in shares.values()):
             continue
         if isinstance(answer, list):
             pairs += [(p, label in reference) for label, p in shares.items()]

@@ -251,6 +251,8 @@ class Run:
         if tuned.task.output != "text":
             raise ConfigError(f"a run of task {tuned.task.name} does not generate text", "use predict")
         turns = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+        for turn in turns:
+            _refuse_broken(turn.content, "<conversation>")
         turns = tuple(self.cleaning.message(turn) for turn in turns)
         example = Example("<conversation>", 1, messages=turns, text=turns[-1].content)
         prompt = prompt_of(tuned.model, tuned.task, tuned.tokenizer, example, settings)
@@ -301,6 +303,7 @@ class Run:
 
     def _example(self, item: Any, index: int) -> Example:
         if isinstance(item, str):
+            _refuse_broken(item, f"<input>:{index + 1}")
             return self.cleaning.one(Example("<input>", index + 1, messages=(Message("user", item),), text=item))
         from tunery import registry
         from tunery.protocols import Row
@@ -311,6 +314,14 @@ class Run:
         columns = {theirs: ours for ours, theirs in self.config.data.columns.items()}
         values = {columns.get(str(k), str(k)): v for k, v in item.items()}
         return self.cleaning.one(form.example(Row(values, "<input>", index + 1), need_target=False))
+
+
+def _refuse_broken(text: str, where: str) -> None:
+    """Raises DataError for bytes of another encoding that came as lone surrogates (arguments, standard input)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError("not UTF-8 text", "convert it to UTF-8 first", where) from None
 
 
 def load(path: str | Path) -> Run:

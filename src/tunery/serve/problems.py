@@ -138,6 +138,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     kind = str(first.get("type", ""))
     places = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
+    places = [part for part in places if not set("[(") & set(part) and part not in ("str", "Turn", "Part")]  # types
     name = ".".join(places) or None
     message = str(first.get("msg", "not valid")).removeprefix("Value error, ")
     if kind == "json_invalid":

@@ -23,7 +23,7 @@ class Finish:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Served:
     """What is known of one name. Reading this from other threads is fine, computing with it is not."""
 

@@ -100,7 +100,7 @@ class Sampled(Body):
     temperature: Number | None = Field(None, ge=0, le=2, description="default 0: the most likely token")
     top_p: Number | None = Field(None, gt=0, le=1, description="smallest set of this probability")
     top_k: Integer | None = Field(None, ge=0, description="not OpenAI's: only the k most likely tokens; 0: all")
-    repetition_penalty: Number | None = Field(None, gt=0, le=10, description="not OpenAI's: above 1 repeat less")
+    repetition_penalty: Number | None = Field(None, ge=0.01, le=10, description="not OpenAI's: above 1 repeat less")
     seed: Integer | None = Field(None, description="the same seed gives the same answer; default: another each time")
     stop: Stop | list[Stop] | None = Field(None, description="texts that end the answer; they are not part of it")
     stream: Switch | None = Field(None, description="server-sent events")
@@ -140,7 +140,9 @@ class Turn(BaseModel):
         """Clients send back ``refusal: null`` and the like, as they got it."""
         if not isinstance(values, dict):
             return values
-        return {key: value for key, value in values.items() if value not in (None, []) or key == "content"}
+        kept = {key: value for key, value in values.items() if value not in (None, []) or key == "content"}
+        kept.pop("name", None)  # of OpenAI's schema; no template here tells one user from another
+        return kept
 
     @property
     def message(self) -> Message:

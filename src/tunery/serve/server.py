@@ -89,6 +89,7 @@ def serving_of(options: Options, worker: Worker) -> Serving:
         frozenset(host.lower().strip("[]") for host in hosts) | LOOPBACK,
         any_address=not _local(options.host),
         runs_folder=options.runs_folder,
+        aliases=options.aliases,
     )
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from fastapi import Request
 
@@ -52,6 +53,8 @@ class Serving:
     any_address: bool = False
     """Whether an IP address will do as Host: names can be pointed here by someone else's DNS, addresses cannot."""
     runs_folder: Path = Path("runs")
+    aliases: frozenset[str] = frozenset()
+    """Names that follow ``tunery promote``."""
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
     active: int = 0
@@ -59,7 +62,7 @@ class Serving:
     answered: int = 0
     prompts: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prompts"))
     """Where conversations become tokens: a long one must not keep the others from being written."""
-    _stops: dict[str, tuple[Served, tuple[int, ...]]] = field(default_factory=dict)
+    _stops: WeakKeyDictionary[Served, tuple[int, ...]] = field(default_factory=WeakKeyDictionary)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def served(self, name: str) -> Served:
@@ -72,11 +75,10 @@ class Serving:
     def stop_ids(self, served: Served) -> tuple[int, ...]:
         """Tokens that end an answer. Found once for each model: the task renders its template for it."""
         with self._lock:
-            known = self._stops.get(served.name)
-            if known is None or known[0] is not served:
-                known = (served, served.tuned.task.stop_ids(served.tuned.tokenizer))
-                self._stops[served.name] = known
-            return known[1]
+            known = self._stops.get(served)
+            if known is None:
+                known = self._stops[served] = served.tuned.task.stop_ids(served.tuned.tokenizer)
+            return known
 
 
 def of(request: Request) -> Serving:

@@ -135,17 +135,17 @@ class Trainer:
         self.now.seconds += seconds
         loss_mean = loss_sum / max(count, 1)
         if not math.isfinite(loss_mean):
-            raise ModelError(
-                f"the loss is {loss_mean} at step {self.now.step}",
-                "lower train.lr, or set model.dtype=float32",
-                "train.lr",
-            )
+            raise self._lost("the loss", loss_mean)
         return {
             "loss": loss_mean,
             "lr": (self.config.lr or 0.0) * factor,
             "grad_norm": norm,
             "tokens_per_second": tokens / seconds,
         }
+
+    def _lost(self, what: str, value: float) -> ModelError:
+        hint = "lower train.lr, or set model.dtype=float32"
+        return ModelError(f"{what} is {value} at step {self.now.step}", hint, "train.lr")
 
     def _batches(self) -> list[dict[str, Tensor]]:
         """This process's share of the step's rows, a batch for each forward pass."""
@@ -216,6 +216,8 @@ class Trainer:
         if self.evaluate is None:
             return {}
         metrics = self._of_first(self.evaluate())
+        if not math.isfinite(metrics[self.task.monitor]) or not math.isfinite(metrics.get("loss", 0.0)):
+            raise self._lost("the validation loss", metrics.get("loss", metrics[self.task.monitor]))
         beside = {"losses": self.losses()} if self.losses else {}
         self._log({**at, "validation": metrics, **beside})
         progress.evaluated(self.now.step, metrics)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunery.export import adapters
-from tunery.export.kind import Kind, Subject
+from tunery.export.kind import SCALED, Kind, Subject
 from tunery.report import markdown
 
 
@@ -45,6 +45,7 @@ class Adapter(Kind):
             f"base = {subject.loader}.from_pretrained({adapters.base_name(subject)!r}{given})",
             'model = PeftModel.from_pretrained(base, "this folder")',
             'tokenizer = AutoTokenizer.from_pretrained("this folder")',
+            *SCALED.get(subject.task.name, ()),
         ]
         text = "An adapter in peft's format:\n\n" + markdown.fenced("\n".join(lines))
         if subject.base.quantised:

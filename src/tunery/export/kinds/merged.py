@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tunery.export import tokens
-from tunery.export.kind import DTYPES, Kind, Subject
+from tunery.export.kind import DTYPES, SCALED, Kind, Subject
 from tunery.export.merging import merged, refusal
 from tunery.models import weights
 from tunery.report import markdown
@@ -39,6 +39,7 @@ class Merged(Kind):
             "",
             f'model = {subject.loader}.from_pretrained("this folder")',
             'tokenizer = AutoTokenizer.from_pretrained("this folder")',
+            *SCALED.get(subject.task.name, ()),
         ]
         return "A whole model, as `transformers` loads it:\n\n" + markdown.fenced("\n".join(lines))
 

@@ -53,5 +53,5 @@ class Ollama(Kind):
 
 
 def _turns(subject: Subject) -> turns.Turns | None:
-    template = tokens.chat_template(subject)
+    template = tokens.bare_template(subject)
     return None if template is None else turns.read(template, subject.tokenizer)

@@ -65,13 +65,18 @@ class Onnx(Kind):
         if getattr(task, "multi", False):
             settings["threshold"] = task.config.threshold
         settings.pop("uneven", None)  # matters in training alone
+        settings |= subject.settings
         write_json(folder / SETTINGS, settings)
 
     def job(self, subject: Subject, folder: Path, dtype: str) -> dict[str, Any]:
         return {}
 
     def use(self, subject: Subject, target: Path) -> str:
-        return f"A graph for `onnxruntime`, and `tokenizer.json` for `tokenizers`:\n\n{markdown.fenced(_SNIPPET)}"
+        snippet = _SNIPPET
+        if subject.task.name == "regress":
+            scaled = 'numbers = logits[:, 0] * settings["deviation"] + settings["mean"]'
+            snippet = f"{_SNIPPET.partition('  # settings')[0]}\n{scaled}"
+        return f"A graph for `onnxruntime`, and `tokenizer.json` for `tokenizers`:\n\n{markdown.fenced(snippet)}"
 
 
 _SNIPPET = """\

@@ -65,6 +65,9 @@ async def load(request: Request, asked: AdapterRequest) -> Response:
     before are finished by the run they came for.
     """
     serving = state.of(request)
+    if asked.name in serving.aliases:
+        message = f"'{asked.name}' is an alias that this server follows; change it with tunery promote"
+        raise Problem(409, message, "name", "followed_alias")
     path = _path(serving, asked.run)
     served = await changed(serving, asked.name, path)
     return JSONResponse(card(served), 201)
