@@ -37,7 +37,7 @@ ZH |= {"number": "指标", "better": "方向", "for": "适用", "package": "PyPI
 ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes": "是", "no": "否", "higher": "越高越好"}
 ZH |= {"keys": "参数", "kind": "类型", "dtype": "精度", "checked with": "用什么检查"}
 ZH |= {"mean KL at most": "平均 KL 上限", "top-1 at least": "top-1 下限"}
-ZH |= {"rule": "规则", "points": "加减分", "why": "条件和理由"}
+ZH |= {"extra": "名称", "rule": "规则", "points": "加减分", "why": "条件和理由"}
 ZH |= {
     "lower": "越低越好",
     "classes": "分类",
@@ -218,6 +218,35 @@ def layers() -> str:
     return "```text\n" + "".join(f"{line.replace('tunery.', '')}\n" for line in contract["layers"]) + "```\n"
 
 
+EXTRAS = {
+    "quantise": "models in 4 and 8 bits (QLoRA)",
+    "excel": ".xlsx files",
+    "arrow": "Parquet and Arrow files",
+    "onnx": "export to ONNX",
+    "modelscope": "models and datasets of ModelScope",
+    "clean": "the cleaning steps `unicode`, `chinese`, `segment`",
+    "tensorboard": "this tracker",
+    "wandb": "this tracker",
+    "mlflow": "this tracker",
+    "trackio": "this tracker",
+    "search": "`tunery search`",
+    "llama": "exports for llama.cpp and Ollama; compiles for minutes",
+    "postgres": "one search on several machines",
+    "serve": "`tunery serve`",
+    "trackers": "all four trackers",
+    "all": "all but `llama`",
+}
+"""What each extra of pyproject.toml is for; ``dev`` is for those who work on tunery."""
+
+
+def extras() -> tuple[list[str], Rows]:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = [name for name in found if name != "dev"]
+    if set(names) != set(EXTRAS):
+        raise SystemExit(f"EXTRAS does not fit pyproject.toml: {sorted(set(names) ^ set(EXTRAS))}")
+    return ["extra", "summary"], [[f"`{name}`", EXTRAS[name]] for name in names]
+
+
 TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "methods": methods,
     "tasks": tasks,
@@ -233,6 +262,7 @@ TABLES: dict[str, Callable[[], tuple[list[str], Rows]]] = {
     "templates": template_names,
     "learning-rates": learning_rates,
     "plan-rules": plan_rules,
+    "extras": extras,
 }
 
 

@@ -28,9 +28,7 @@ def _show(result: dict[str, Any]) -> None:
 @click.argument("run")
 @verb(_show)
 def command(run: str) -> dict[str, Any]:
-    """Go on with an interrupted RUN, cross-validation, race, curve or search (of prompts too), where it was last
-    written.
-    """
+    """Go on with an interrupted RUN, cross-validation, race, curve, search or search of prompts, where it was."""
     from tunery.decide import curve, prompts, race, search
     from tunery.run import folds
     from tunery.run.run import Run
