@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: llama demo test suite lint real bench docs clean install
+.PHONY: llama demo test suite lint real bench decide deploy docs clean install
 
 install: $(STAMP)
 
@@ -54,11 +54,30 @@ real: install  ## scores on the real data sets (several hours)
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python scripts/results.py
 
-bench: install  ## speed and memory beside transformers.Trainer (about half an hour)
+bench: install  ## speed and memory beside transformers.Trainer (about an hour)
 	$(BIN)/tunery models pull smollm2
 	$(BIN)/python benchmarks/sft.py
 	$(PIP) -c constraints.txt datasets
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python scripts/results.py
+
+decide: install  ## races, plans, searches, prompts, comparisons and curves on real data (about five hours)
+	$(BIN)/tunery models pull minilm smollm2
+	$(BIN)/python benchmarks/decide_race.py
+	$(BIN)/python benchmarks/decide_plan.py
+	$(BIN)/python benchmarks/decide_search.py
+	$(BIN)/python benchmarks/decide_prompts.py
+	$(BIN)/python benchmarks/decide.py coverage
+	$(BIN)/python benchmarks/decide.py compare
+	$(BIN)/python benchmarks/decide.py curve
+	$(BIN)/python scripts/results.py
+
+deploy: install llama  ## serving under load; GGUF files of, and new facts for, a run on the shop's questions (an hour)
+	$(BIN)/tunery models pull smollm2
+	$(BIN)/python benchmarks/serve.py
+	test -d runs/deploy/shop || $(BIN)/python scripts/demo.py run.dir=runs/deploy run.name=shop
+	$(BIN)/python benchmarks/gguf_parity.py runs/deploy/shop
+	$(BIN)/python benchmarks/continue.py runs/deploy/shop
 	$(BIN)/python scripts/results.py
 
 clean:
