@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -326,6 +327,39 @@ def test_bad_rows_to_evaluate_and_predict(place: Path, tiny_bert: Path, capsys: 
     )
     check_told(answer, RESOURCE)
     assert sorted(path.name for path in (run.path / "eval").iterdir()) == before
+
+
+BROKEN = "caf\udce9"
+"""What Python makes of an argument in Latin-1."""
+
+
+@pytest.mark.parametrize("task", ["classify", "instruct"])
+def test_a_text_that_is_not_utf_8(
+    task: str, place: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, data = {"classify": ("bert", "good.jsonl"), "instruct": ("llama", "asked.jsonl")}[task]
+    run = train(place, request.getfixturevalue(f"tiny_{base}"), place / data, task=task, train__max_steps=1)
+    answer = verbs.call(capsys, "predict", run.path, "--text", "fine", "--text", BROKEN, "--json")
+    line = check_told(answer, DATA)
+    assert "not UTF-8" in line and answer.error["where"] == "<input>:2"
+    quiet = verbs.call(capsys, "predict", run.path, "--text", BROKEN)
+    assert (quiet.code, quiet.out) == (DATA, "") and quiet.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("bad", [BROKEN, "order " * 600])
+def test_a_chat_goes_on_after_a_line_that_cannot_be_answered(
+    bad: str, place: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(place, tiny_llama, place / "asked.jsonl", task="instruct", method="lora", train__max_steps=1)
+    asked = ("chat", run.path, "--max-new-tokens", "3", "--json")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("parcel?\nand now?\n"))
+    expected = verbs.call(capsys, *asked).value["messages"]
+    assert [turn["role"] for turn in expected] == ["user", "assistant"] * 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{bad}\nparcel?\n{bad}\nand now?\n{bad}\n"))
+    answer = verbs.call(capsys, *asked)
+    assert answer.code == 0 and answer.value["messages"] == expected
+    told = [line for line in answer.err.splitlines() if line.startswith("tunery:")]
+    assert len(told) == 3 and all(line.endswith("/new starts over") for line in told)
 
 
 # --------------------------------------------------------------------------------------------- the disk

@@ -89,6 +89,12 @@ def test_segment_ids_are_padded_too() -> None:
     assert collate(rows, 0)["token_type_ids"].tolist() == [[0, 1, 0], [0, 1, 1]]
 
 
+def test_rows_of_one_text_beside_rows_of_two_are_all_of_the_first_kind() -> None:
+    rows = [Encoded([1, 2]), Encoded([1, 2, 3], type_ids=[0, 1, 1]), Encoded([4])]
+    assert collate(rows, 0)["token_type_ids"].tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert "token_type_ids" not in collate([rows[0], rows[2]], 0)
+
+
 @pytest.mark.parametrize(
     ("targets", "dtype"),
     [([1, 0], torch.long), ([1.5, -2.0], torch.float32), ([[1.0, 0.0], [0.0, 1.0]], torch.float32)],

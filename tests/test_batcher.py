@@ -172,6 +172,18 @@ def test_one_request_that_cannot_be_computed_ends_alone(llama: Any) -> None:
         run(Batcher(llama, 8), [Request([5, 10**6], Sampling(5))])
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 5e-324])
+def test_a_temperature_next_to_nothing_is_greedy_and_hurts_no_neighbour(llama: Any, temperature: float) -> None:
+    cold = [Request([5, 6, 7 + i], Sampling(12, temperature, top_p=(1.0, 0.5)[i], top_k=i * 3)) for i in range(2)]
+    greedy = [alone(llama, Request(one.prompt, Sampling(12))) for one in cold]
+    others = requests(6, seed=4)
+    asked = [*others[:3], *cold, *others[3:]]
+    expected = [*(alone(llama, one) for one in others[:3]), *greedy, *(alone(llama, one) for one in others[3:])]
+    events = run(Batcher(llama, 8, isolate=True), asked)
+    assert {event.end for event in events if event.end} <= {"stop", "length"}
+    assert texts(events, asked) == expected
+
+
 def test_an_empty_batch_holds_no_memory(llama: Any) -> None:
     batcher = Batcher(llama, 4)
     run(batcher, requests(6))

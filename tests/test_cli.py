@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from typing import Any
 
 import click
 import pytest
 
 import verbs
+from tunery.cli import _app
 from tunery.cli._app import tunery
 
 VERBS = tunery.list_commands(click.Context(tunery))
@@ -23,6 +26,12 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer.code == 0
     listed = [line.split()[0] for line in answer.out.partition("Commands:")[2].splitlines() if line.strip()]
     assert listed == VERBS
+
+
+def test_without_arguments_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = verbs.call(capsys)
+    assert answer.code == 2 and answer.out == ""
+    assert answer.err.strip() == verbs.call(capsys, "--help").out.strip() and answer.err.count("\n") > len(VERBS)
 
 
 def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:
@@ -77,6 +86,46 @@ def test_listings(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer.code == 0 and all(item["name"] for item in answer.value)
     told = verbs.call(capsys, verb)
     assert all(item["name"] in told.out for item in answer.value)
+
+
+@pytest.mark.parametrize("verb", ["predict", "chat"])
+@pytest.mark.parametrize("penalty", ["0.009", "1e-40", "10.5"])
+def test_repetition_penalties_that_are_none(verb: str, penalty: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--text", "x"] if verb == "predict" else []
+    answer = verbs.call(capsys, verb, "nowhere", *more, "--repetition-penalty", penalty, "--json")
+    assert answer.code == 2 and "--repetition-penalty" in answer.error["problem"] and penalty in answer.error["problem"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_of_several_processes_the_first_speaks(
+    more: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = verbs.call(capsys, "metrics", *more)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    printed = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        printed[rank] = verbs.call(capsys, "metrics", *more)
+    assert printed["0"] == alone and alone.out
+    assert printed["1"] == verbs.Answer(0, "", "")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert verbs.call(capsys, "metrics", *more) == alone
+
+
+def test_a_number_that_is_none_is_null_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    @_app.verb(print)
+    def command() -> dict[str, Any]:
+        return {"loss": math.nan, "scores": {"最好": [1.5, math.inf, (-math.inf, None)]}, "path": sys.path[:0]}
+
+    monkeypatch.setattr(_app.Verbs, "list_commands", lambda self, ctx: ["broken"])
+    monkeypatch.setattr(_app.Verbs, "get_command", lambda self, ctx, name: command)
+    answer = verbs.call(capsys, "broken", "--json")
+    found = json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found == {"loss": None, "scores": {"最好": [1.5, None, [None, None]]}, "path": []}
+    assert "最好" in answer.out
 
 
 @pytest.mark.parametrize("verb", ["train", "check", "show"])

@@ -52,6 +52,24 @@ def test_equal_answers_are_a_tie_that_no_rows_decide() -> None:
     assert (found.low, found.high, found.tie, found.more_rows) == (0, 0, True, None)
 
 
+def test_one_row_is_a_tie_and_six_that_differ_are_asked_for() -> None:
+    found = pair([0.0], [1.0])
+    assert (found.tie, found.difference, found.more_rows) == (True, 1.0, 5)
+    found = pair([0.0, 0.0, 0.0, 0.0, 1.0], [1.0] * 5)
+    assert found.tie
+    assert found.more_rows == 3, "of 8 rows 6 differ where 4 of 5 do"
+
+
+def test_equal_models_are_told_apart_by_few_rows_in_one_case_in_twenty_at_most() -> None:
+    pick = random.Random(0)
+    told = 0
+    for rows in (8, 20, 50, 100):
+        for _ in range(100):
+            changes = [pick.choice([1.0, -1.0]) for _ in range(pick.randint(3, 8))]
+            told += not pair([0.0] * rows, changes + [0.0] * (rows - len(changes)), resamples=200).tie
+    assert told / 400 <= 0.06
+
+
 def test_with_the_rows_that_are_asked_for_four_in_five_ties_are_decided() -> None:
     """What ``rows_to_decide`` promises, by simulation: a true difference of .05, rows right or wrong."""
     needed = rows_to_decide(0.05, (0.05 + 0.10 - 0.05**2) ** 0.5)  # 10 % of rows fixed, 5 % broken
@@ -176,6 +194,14 @@ def test_numbers_of_all_rows_get_an_interval_too() -> None:
     assert (same.low, same.high) == pytest.approx((accuracy.low, accuracy.high), abs=0.015)
 
 
+def test_fewer_than_six_differing_rows_are_a_tie_by_any_number() -> None:
+    references = list("a" * 30 + "b" * 30)
+    worse = answers("classes", ["b"] * 6 + references[6:], references)
+    sides = [[measures.measure(one, "f1_macro")] for one in (worse, answers("classes", references, references))]
+    assert pair_of(sides[0], sides[1], 60, 5).tie
+    assert not pair_of(sides[0], sides[1], 60, 6).tie
+
+
 def test_loss_weighs_rows_by_their_targets() -> None:
     import numpy as np
 
@@ -288,6 +314,15 @@ def test_uneven_classes_are_compared_by_macro_f1(made: Callable[..., str]) -> No
     assert found["metric"] == "f1_macro"
     assert found["judged_by"] == "accuracy"
     assert found["pairs"][0]["better"] == "full"
+
+
+def test_macro_f1_needs_six_differing_rows_too(made: Callable[..., str]) -> None:
+    true = "a" * 30 + "b" * 30
+    best = made("best", true, true, method="full")
+    for fixed, better in ((5, None), (6, "full")):
+        (found,) = compare([made(f"worse-{fixed}", "b" * fixed + true[fixed:], true), best], metric="f1_macro")["pairs"]
+        assert found["fixed"]["count"] == fixed
+        assert (found["better"], found["tie"]) == (better, better is None)
 
 
 @pytest.mark.parametrize(

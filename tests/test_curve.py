@@ -17,7 +17,7 @@ from tunery.data.rows import Rows
 from tunery.data.split import nested
 from tunery.decide import curve, trial
 from tunery.decide.extrapolate import fit
-from tunery.errors import ConfigError, DataError, ModelError, TuneryError
+from tunery.errors import ConfigError, DataError, Interrupted, ModelError, TuneryError
 from tunery.protocols import Example
 from tunery.run.dataset import load_dataset
 from tunery.run.train import train
@@ -191,6 +191,20 @@ def test_an_interrupted_curve_goes_on(
     assert len(pretended) == len(set(pretended)) == 6
     assert "by rows trained on" in result.out
     assert "the last doubling" in result.out
+
+
+def test_a_curve_that_another_process_is_at_is_refused(
+    pretended: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trial.start
+    monkeypatch.setattr(trial, "start", lambda *_, **__: trial.Outcome("interrupted", None))
+    with pytest.raises(Interrupted):
+        curve.begin(settings(tmp_path, "minilm"), sizes=3, seeds=2)
+    monkeypatch.setattr(trial, "start", real)
+    with RunDir(tmp_path / "grow").lock(), pytest.raises(ModelError, match="another process"):
+        curve.resume(tmp_path / "grow")
+    assert not pretended
+    assert read_json(tmp_path / "grow" / curve.FILE)["status"] == "interrupted"
 
 
 def test_a_failed_training_does_not_end_the_curve_unless_it_is_the_first(

@@ -85,6 +85,21 @@ def test_guessed_columns_are_told_and_kept(write: Write) -> None:
     assert list(load_dataset(again, None, 1).splits["train"]) == list(found.splits["train"])
 
 
+def test_files_beside_the_training_file_may_call_their_columns_differently(write: Write) -> None:
+    train = write("a.jsonl", *[{"review": f"r{i}", "stars": i % 5} for i in range(20)])
+    validation = write("v.jsonl", {"sentence": "x", "label": 1})
+    found = load_dataset(DataConfig(train=train, validation=validation), None, 1)
+    again = DataConfig(train=train, validation=validation, columns=found.columns, format=found.format)
+    assert again.columns == {"text": "review", "label": "stars"}
+    loaded = load_dataset(again, None, 1).splits
+    assert {name: list(rows) for name, rows in loaded.items()} == {n: list(rows) for n, rows in found.splits.items()}
+    examples, bad, _, _ = load_examples(validation, again, need_target=True)
+    assert [(example.text, example.label) for example in examples] == [("x", "1")]
+    assert not bad
+    with pytest.raises(DataError, match="'review', which is not in the file"):
+        load_dataset(again.model_copy(update={"train": validation, "validation": train}), None, 1)
+
+
 def test_a_mapping_replaces_a_column_of_that_name(write: Write) -> None:
     file = write("a.jsonl", *[{"text": "long", "summary": f"s{i}", "label": "ab"[i % 2]} for i in range(9)])
     found = load_dataset(DataConfig(train=file, columns={"text": "summary"}), None, 1)

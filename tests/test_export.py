@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ import small
 from exports import CONSUMERS, in_process
 from small import one_thread  # noqa: F401
 from tunery.errors import ConfigError, GateError
-from tunery.export import consumers, kinds, parity
+from tunery.export import consumers, kinds, parity, tokens
+from tunery.protocols import Example, Message
 from tunery.run.run import Run
 from verbs import call
 
@@ -265,6 +267,108 @@ def test_vllm_gets_what_it_demands(tiny_llama: Path, tmp_path: Path) -> None:
     script = (folder / "launch.sh").read_text()
     assert "--enable-lora --max-lora-rank 16" in script and os.access(folder / "launch.sh", os.X_OK)
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_llama)
+
+
+def snippet(folder: Path) -> str:
+    """The code of the card's first part, how to use it."""
+    found = re.search(r"^```\n(.*?)^```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found, "no code"
+    return found[1]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("kind", ["merged", "adapter", "onnx"])
+def test_the_cards_code_gives_a_regressions_numbers(
+    kind: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package, reason="exports to ONNX need onnx, onnxscript and onnxruntime")
+    run = tuned(tmp_path, tiny_bert, "regress", train__lr=0.003, task__pooling="stock")
+    folder = Path(run.export(kind, rows=4)["path"])
+    settings = json.loads((folder / "settings.json").read_text())
+    state = run.tuned.task.state()
+    assert {key: settings[key] for key in state} == state and state["mean"] == 2 and state["deviation"] > 1
+    texts = ["very very parcel", "a text", "very order and very much more of it"]
+    code = snippet(folder).replace("this folder", str(folder))
+    code, changed = re.subn(r'\["a text".*?\]', repr(texts), code)
+    assert changed == 1
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    found = names["numbers" if kind == "onnx" else "number"].tolist()
+    assert found == pytest.approx([prediction.value for prediction in run.predict(texts)], rel=1e-4)
+
+
+SYSTEM = 'You are "kind".\n说中文 🙂, don\'t say {{ braces }} or %}.'
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("kind", "base", "template"),
+    [
+        ("merged", "llama", "model"),
+        ("merged", "gemma", "chatml"),  # with a BOS in front of all turns
+        ("adapter", "llama", "model"),
+        ("adapter", "gpt2", "human_assistant"),
+        ("vllm", "llama", "alpaca"),
+    ],
+)
+def test_plain_transformers_puts_the_runs_system_turn_in_front(
+    kind: str, base: str, template: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = request.getfixturevalue(f"tiny_{base}")
+    run = tuned(tmp_path, folder, task__name="instruct", task__template=template, task__system=SYSTEM)
+    found = run.export(kind, rows=4)
+    assert found["parity"]["token_ids_equal"] == 1
+    tokenizer = AutoTokenizer.from_pretrained(found["path"])
+    named = (Path(found["path"]) / "chat_template.jinja").read_text(encoding="utf-8")
+    assert named == tokenizer.chat_template
+    question, own = Message("user", "Where is it?"), Message("system", "Be brief.")
+    answered = (question, Message("assistant", "Here."), Message("user", "And now?"))
+    for messages, says in (((question,), SYSTEM), (answered, SYSTEM), ((own, question), "Be brief.")):
+        example = Example("x", 1, messages=messages, text=messages[-1].content)
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert ids == run.tuned.task.prompt(example, run.tuned.tokenizer, 999)
+        text = tokenizer.decode(ids)
+        assert text.count(says) == 1 and (says == SYSTEM or SYSTEM not in text)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("kind", ["merged", "adapter", "vllm"])
+def test_a_template_without_the_runs_system_turn_fails_the_gate(
+    kind: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tuned(tmp_path, tiny_llama, task__name="instruct", task__system=SYSTEM)
+    monkeypatch.setattr(tokens, "chat_template", lambda subject: subject.task.state()["template"])
+    with pytest.raises(GateError, match="of the questions have other token ids"):
+        run.export(kind, rows=4)
+    assert nothing_there(run)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("kind", "base", "task"),
+    [("merged", "llama", "instruct"), ("adapter", "roberta", "classify"), ("onnx", "bert", "classify")],
+)
+def test_what_the_run_cleans_is_told(
+    kind: str, base: str, task: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if kind == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package, reason="exports to ONNX need onnx, onnxscript and onnxruntime")
+    steps = ["html", {"name": "length", "min": 2}]
+    run = tuned(tmp_path, request.getfixturevalue(f"tiny_{base}"), task, data__clean=steps)
+    folder = Path(run.export(kind, rows=4)["path"])
+    settings = json.loads((folder / "settings.json").read_text())
+    assert [step["name"] for step in settings["clean"]] == ["html", "length"] and settings["clean"][1]["min"] == 2
+    assert ("labels" in settings) == (kind == "onnx")
+    said = "data.clean: html, length; see settings.json"
+    assert said in (folder / "README.md").read_text()
+    assert "settings.json" in (folder / "SHA256SUMS").read_text()
 
 
 def test_other_weights_than_those_that_were_scored(

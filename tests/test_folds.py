@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import tunery
 from small import labelled
-from tunery.errors import ConfigError, ModelError
+from tunery.errors import ConfigError, DataError, ModelError
 from tunery.run import folds
 from tunery.rundir import read_json, write_json
 from verbs import call
@@ -53,25 +54,9 @@ def numbers(ranges: str) -> list[int]:
 
 
 def test_an_interrupted_one_goes_on(
-    data: str,
-    tiny_bert: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    data: str, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = []
-
-    def interrupted(config: Any) -> Any:
-        if len(trained) == 1:
-            raise KeyboardInterrupt
-        trained.append(config.data.fold)
-        return real(config)
-
-    real = folds.train
-    monkeypatch.setattr(folds, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tunery.cross_validate(data, folds=3, **settings(tiny_bert, tmp_path))
-    monkeypatch.setattr(folds, "train", real)
+    begun(data, tiny_bert, tmp_path)
     assert folds.is_folder(tmp_path / "cv")
     first = (tmp_path / "cv" / "fold-1" / "manifest.json").read_bytes()
     result = call(capsys, "resume", tmp_path / "cv", "--json")
@@ -80,6 +65,44 @@ def test_an_interrupted_one_goes_on(
     assert (tmp_path / "cv" / "fold-1" / "manifest.json").read_bytes() == first
     with pytest.raises(ModelError, match="completed"):
         folds.resume(tmp_path / "cv")
+
+
+def begun(data: str, model: Path, folder: Path) -> Path:
+    """A cross-validation of three folds that was interrupted after the first."""
+    real, trained = folds.train, []
+
+    def interrupted(config: Any) -> Any:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(config.data.fold)
+        return real(config)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(folds, "train", interrupted)
+        tunery.cross_validate(data, folds=3, **settings(model, folder))
+    return folder / "cv"
+
+
+def test_relative_paths_go_on_from_another_folder(
+    data: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_bert, "model")
+    begun("a.jsonl", Path("model"), Path("runs"))
+    monkeypatch.chdir("/")
+    found = folds.resume(tmp_path / "runs" / "cv")
+    assert found.summary()["status"] == "completed"
+    assert [run.path.parent for run in found.folds] == [tmp_path / "runs" / "cv"] * 3
+
+
+def test_a_file_that_changed_between_folds_is_refused(data: str, tiny_bert: Path, tmp_path: Path) -> None:
+    folder = begun(data, tiny_bert, tmp_path)
+    with Path(data).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"text": "one more", "label": "good"}) + "\n")
+    with pytest.raises(DataError, match="the data changed since the first fold") as caught:
+        folds.resume(folder)
+    assert caught.value.where == data
+    assert len(folds.CrossValidation(folder).folds) == 1
 
 
 def test_the_command_line_shows_means_with_intervals(

@@ -170,6 +170,8 @@ def shares(**settings: Any) -> list[float]:
         ({"temperature": 1.0, "top_p": 0.6, "top_k": 3}, [0.625, 0.375, 0, 0]),
         ({"temperature": 0.5}, [0.685, 0.247, 0.062, 0.007]),
         ({"temperature": 0.01}, [1, 0, 0, 0]),
+        ({"temperature": 1e-40}, [1, 0, 0, 0]),
+        ({"temperature": 1e-40, "top_p": 0.9, "top_k": 3}, [1, 0, 0, 0]),
         ({"temperature": 0.0, "top_p": 0.1}, [1, 0, 0, 0]),
     ],
 )

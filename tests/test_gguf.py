@@ -333,6 +333,27 @@ def test_the_template_in_the_file_is_that_of_the_run(name: str, template: str, t
     assert text.count("<|begin_of_text|>") == (name == "llama3")
 
 
+@needs_llama
+def test_a_system_prompt_is_in_the_file_as_it_was_written(tiny_llama: Path, tmp_path: Path) -> None:
+    """llama.cpp's own Jinja reads no escapes of characters."""
+    gguf = pytest.importorskip("gguf")
+    rows = write(tmp_path / "rows.jsonl", questions(8))
+    system = "请用中文回答 🙂, “naïve” is fine."
+    made = train(
+        tmp_path / "runs", tiny_llama, rows, method="lora", task__name="instruct", task__system=system,
+        train__max_steps=1,
+    )  # fmt: skip
+    assert made.export("gguf", rows=3)["parity"]["token_ids_equal"] == 1
+    file = made.path / "export" / "gguf" / "model.gguf"
+    template = gguf.GGUFReader(file).get_field("tokenizer.chat_template").contents()
+    assert system in template and "\\u" not in template
+    asked = [{"role": "user", "content": "Where is it?"}]
+    own = [{"role": "system", "content": "Be brief."}, *asked]
+    _, tokens = through_llama(tmp_path, file, [3], [{"chat": asked}, {"chat": own}])
+    first, second = (made.tuned.tokenizer.decode(ids) for ids in tokens)
+    assert first.count(system) == 1 and system not in second and second.count("Be brief.") == 1
+
+
 # ------------------------------------------------------------------------------------------ as a server
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from small import labelled, lively, one_thread, questions, train, weights_of, write  # noqa: F401
 from suite_cells import awake
+from tiny import copy_of
 from tunery import registry
 from tunery.data.batch import collate
 from tunery.errors import ConfigError, ModelError
@@ -326,6 +328,20 @@ def test_plain_transformers_loads_a_full_run(
     torch.testing.assert_close(logits_of(plain), case.logits, rtol=0, atol=1e-6)
     if task == "classify":
         assert plain.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_a_full_run_on_a_base_of_old_names_loads_again(tiny_bert: Path, tmp_path: Path) -> None:
+    """BERT's first checkpoints call the weight and the bias of a norm gamma and beta."""
+    model = copy_of(tiny_bert, tmp_path / "model")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    named = {next((n.replace(a, b) for a, b in old.items() if a in n), n): t for n, t in weights_of(model).items()}
+    assert any("gamma" in name for name in named) and any("beta" in name for name in named)
+    save_file(named, model / "model.safetensors", metadata={"format": "pt"})
+    data = rows_for("classify", tmp_path)
+    run = train(tmp_path, model, data, data__validation=str(data), method="full", train__max_steps=2, train__lr=1e-2)
+    assert run.evaluate(data)["metrics"]["loss"] == pytest.approx(run.metrics["loss"])
+    plain = AutoModelForSequenceClassification.from_pretrained(run.path / "model", dtype=torch.float32)
+    torch.testing.assert_close(logits_of(plain), logits_of(run.tuned.model), rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------ freeze, in detail

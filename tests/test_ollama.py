@@ -163,6 +163,31 @@ def test_the_runs_system_prompt_is_the_default_and_cannot_break_the_file(tokeniz
     assert Go(text).render(other) == render_text(other, tokenizer, SMOLLM, ask=True)
 
 
+def test_one_system_turn_whether_the_modelfile_is_read_or_the_gguf_beside_it(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setattr(llama, "find_spec", lambda name: None)
+    rows = write(tmp_path / "rows.jsonl", questions(8))
+    system = "请用中文回答 🙂"
+    run = train(
+        tmp_path / "runs", tiny_llama, rows, method="lora", task__name="instruct", task__system=system,
+        train__max_steps=1,
+    )  # fmt: skip
+    folder = Path(run.export("ollama", unverified=True)["path"])
+    text = dict(parsed((folder / "Modelfile").read_text(encoding="utf-8")))["TEMPLATE"]
+    (file,) = folder.glob("*.gguf")
+    inside = gguf.GGUFReader(file).get_field("tokenizer.chat_template").contents()
+    assert system in inside and "\\u" not in inside
+    tokenizer = run.tuned.tokenizer
+    for conversation in CONVERSATIONS:
+        messages = [Message(role, content) for role, content in conversation]  # type: ignore[arg-type]
+        whole = messages if messages[0].role == "system" else [Message("system", system), *messages]
+        expected = render_text(whole, tokenizer, tiny.CHATML, ask=True)
+        assert Go(text).render(messages) == render_text(messages, tokenizer, inside, ask=True) == expected
+        assert expected.count("<|im_start|>system") == 1
+
+
 @pytest.mark.parametrize(
     "template",
     [

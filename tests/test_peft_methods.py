@@ -19,7 +19,7 @@ from suite_cells import MODELS
 from test_methods import frozen_digest, logits_of
 from test_resume import check_equal, run_of, stopping_at
 from tunery import registry
-from tunery.errors import ConfigError
+from tunery.errors import ConfigError, ModelError
 from tunery.models import load, pissa, rank_budget, sites, swap, weights
 from tunery.protocols import Method
 from tunery.run import build
@@ -72,6 +72,17 @@ def in_peft(run: Run, folder: Path, kind: Any = AutoModelForCausalLM, **changes:
     plain.config.pad_token_id = run.tuned.tokenizer.pad_token_id
     adapted = PeftModel.from_pretrained(plain, run.path / "model")
     return logits_of(adapted)
+
+
+@pytest.mark.parametrize("name", ["lora", "ia3"])
+def test_a_pickled_adapter_is_refused(name: str, models: Path, tmp_path: Path, labels: Path) -> None:
+    run = train(tmp_path, awake("bert", models), labels, method=name, train__max_steps=1)
+    stored = run.path / "model/adapter_model.safetensors"
+    torch.save(load_file(stored), stored.with_suffix(".bin"))
+    stored.unlink()
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors is missing") as caught:
+        build.load(Run(run.path).dir)
+    assert caught.value.where == str(run.path / "model")
 
 
 # --------------------------------------------------------------------------------------------- bitfit

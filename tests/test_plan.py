@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from small import labelled, one_thread, questions, train, write  # noqa: F401
 from tunery import config, registry, rundir
+from tunery.cli._text import read_config
 from tunery.config import Config, TrainConfig
 from tunery.data.batch import Batching
 from tunery.decide import memory, rules, watched
@@ -250,6 +252,45 @@ def test_the_verb_shows_rules_and_what_does_not_fit(
     assert "recommended" not in shown.out
     for wrong in (["--memory", "much"], ["--methods", "lorra"]):
         assert call(capsys, "plan", *keys, *wrong).code == 2
+
+
+@pytest.fixture
+def recommended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """The arguments of the training that the verb writes down where a method is recommended."""
+
+    def ask(method: str, *arguments: str) -> list[str]:
+        best = {"method": method, "suggested": {"lr": 2e-4, "epochs": 3, "batch_size": 16, "seconds": 9.0}}
+        monkeypatch.setattr("tunery.decide.plan.plan", lambda *_: {"candidates": [best], "recommended": method})
+        said = shlex.split(call(capsys, "plan", *arguments, "--json").value["command"])
+        assert said[:2] == ["tunery", "train"]
+        assert read_config(said[2:]).method_name == method, "a command that works"
+        return said[2:]
+
+    return ask
+
+
+def test_the_command_has_no_settings_of_another_method(recommended: Callable[..., list[str]]) -> None:
+    given = ["data.train=a.jsonl", "method=lora", "method.r=4", "train.lr=1"]
+    suggested = ["train.lr=0.0002", "train.epochs=3", "train.batch_size=16"]
+    assert recommended("lora", *given) == [*given[:3], *suggested]
+    whole = ["data.train=a.jsonl", "method={name: lora, r: 4}"]
+    assert recommended("lora", *whole) == [*whole, *suggested]
+    assert recommended("lora", "data.train=a.jsonl") == ["data.train=a.jsonl", "method=lora", *suggested]
+    assert recommended("full", *given) == ["data.train=a.jsonl", "method=full", *suggested]
+
+
+def test_the_command_undoes_steps_and_passes_that_the_configuration_sets(
+    recommended: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {train: a.jsonl}\ntrain: {max_steps: 5, accumulate: 4}\n", encoding="utf-8")
+    for given in ([str(file)], ["data.train=a.jsonl", "train.max_steps=5", "train.accumulate=4"]):
+        said = recommended("lora", *given)
+        assert said.count("train.max_steps=null") == said.count("train.accumulate=1") == 1
+        found = read_config(said).train
+        assert (found.max_steps, found.accumulate, found.epochs) == (None, 1, 3)
+    said = recommended("lora", "data.train=a.jsonl")
+    assert not any("max_steps" in argument or "accumulate" in argument for argument in said)
 
 
 @pytest.mark.usefixtures("one_thread")

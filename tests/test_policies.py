@@ -121,6 +121,14 @@ def test_the_latest_rows_are_held_out(tmp_path: Path) -> None:
     assert caught.value.where.endswith("b.jsonl:61")
 
 
+@pytest.mark.parametrize("day", ["nan", "NaN", "inf", "-Infinity", "1e999"])
+def test_a_time_that_is_no_finite_number_names_its_row(day: str, tmp_path: Path) -> None:
+    rows = [{"text": f"row {i}", "label": "ab"[i % 2], "day": day if i == 6 else str(i)} for i in range(20)]
+    with pytest.raises(DataError, match="is no time") as caught:
+        load_dataset(DataConfig(train=write(tmp_path / "a.jsonl", rows), time="day"), None, 1)
+    assert caught.value.where.endswith("a.jsonl:7")
+
+
 def test_folds_test_every_row_once(tmp_path: Path) -> None:
     rows = [{"text": f"row {i // 2}", "label": "ab"[i // 2 % 2]} for i in range(100)]
     file = write(tmp_path / "a.jsonl", rows)

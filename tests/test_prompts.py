@@ -383,6 +383,21 @@ def test_test_rows_change_nothing(place: Path) -> None:
     assert one["best"] == other["best"]
 
 
+def test_test_rows_that_the_search_has_seen_are_left_out(place: Path) -> None:
+    material = material_of("data.test=test.jsonl")
+    seen = [{"text": row.text, "label": row.label} for row in (material.rows[0], material.pool[0])]
+    seen.append({**seen[0], "text": f"  {str(seen[0]['text']).upper()} "})
+    new = labelled(20, seed=2)
+    write(place / "test.jsonl", [*seen, *new])
+    search = prompts.Search(None, material, LITTLE, {})
+    found = search.on_test(one(), one(calibrate=True))
+    assert (found["rows"], found["left_out"]) == (20, 3)
+    write(place / "test.jsonl", new)
+    assert search.on_test(one(), one(calibrate=True)) == {**found, "left_out": 0}
+    write(place / "test.jsonl", seen)
+    assert search.on_test(one(), one(calibrate=True)) is None
+
+
 def test_an_interrupted_search_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = json.loads((prompts.find(config_of(), LITTLE) / "prompts.json").read_text())
     real, count = ClozeScorer.score, 0

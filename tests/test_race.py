@@ -116,6 +116,20 @@ def test_an_interrupted_race_goes_on_where_it_was(
         race.resume(tmp_path)
 
 
+def test_a_race_that_another_process_is_at_is_refused(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "start", lambda *_, **__: Outcome("failed", None, "no good"))
+    with pytest.raises(ModelError, match="no good"):
+        race.race(settings(tmp_path, tiny_bert), HOUR, ["full", "lora"], workers=1)
+    folder = tmp_path / "runs" / "race"
+    before = race.load(folder)
+    assert before["status"] == "failed"
+    with RunDir(folder).lock(), pytest.raises(ModelError, match="another process"):
+        race.resume(folder)
+    assert race.load(folder) == before
+
+
 def test_few_rows_get_several_seeds_and_splits_and_a_cloze(tiny_llama: Path, tmp_path: Path) -> None:
     chosen = settings(tmp_path, tiny_llama, rows=32, train__max_steps=9)
     folder = race.race(chosen, HOUR, ["cloze", "freeze"], workers=1)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+import fake_trials
 from small import labelled, write
 from tunery import config
 from tunery.config import ModelConfig
 from tunery.data.rows import Rows
-from tunery.decide import controls, language, rungs, standings, verdict
+from tunery.decide import controls, finish, language, pace, race, race_report, rungs, standings, track, verdict
+from tunery.decide.arms import Arm
+from tunery.decide.ground import Ground
 from tunery.decide.language import Language
 from tunery.decide.rungs import Plan, Speed
 from tunery.decide.standings import Candidate, Difference, Measure
+from tunery.errors import ModelError
 from tunery.models.load import open_base
 from tunery.protocols import Example
 from tunery.run import build
+from tunery.rundir import RunDir, write_jsonl
+from verbs import call
 
 QUICK = Speed(start=8, step=0.1, evaluation=4, finish=8)
 ACCURACY = Measure("accuracy", "classes")
@@ -174,6 +184,198 @@ def test_test_rows_may_overturn_what_validation_rows_chose() -> None:
 
 def test_nobody_finished() -> None:
     assert verdict.decide([], None, [], verdict.Rows("test", 0, ACCURACY), None, "b", False).winner is None
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+TAGS = [("B-X", "O", "O")] * 10
+WORDS = [("parcel",), ("order",), ("refund",)] + [("voucher",)] * 7
+
+
+def ended(
+    folder: Path,
+    task: str,
+    expected: Sequence[Any],
+    numbers: Mapping[str, float],
+    answered: Mapping[str, Sequence[Any]],
+    guessed: Mapping[str, Sequence[Any]],
+    **manifest: Any,
+) -> dict[str, Any]:
+    """``race.json`` of a race whose trainings are written by hand.
+
+    Args:
+        expected: the reference of each row.
+        numbers: the race's own number of each entrant.
+        answered: what entrants gave for the first rows; ``guessed``: what baselines did for all.
+        manifest: more of what all trainings say.
+    """
+
+    def told(given: Sequence[Any]) -> list[dict[str, Any]]:
+        places = [f"v.jsonl:{i + 1}" for i in range(len(given))]
+        return [{"where": w, "prediction": p, "reference": r} for w, p, r in zip(places, given, expected, strict=False)]
+
+    settings = config.load(None, [f"task={task}", "method=lora", "model=tiny", "data.train=t.jsonl"])
+    fitted, _ = build.parts(settings)
+    fitted.fit([Example("t.jsonl", 1, words=("a", "b", "c"), tags=("B-X", "O", "O"))])
+    base: Any = SimpleNamespace(name="tiny", parameters=lambda: 1, device=torch.device("cpu"))
+    dataset: Any = None
+    state = {
+        "schema_version": race.SCHEMA_VERSION, "status": "running", "budget": 60.0, "seconds": 1.0, "workers": 1,
+        "methods": None, "base": "tiny", "config": settings.dump(), "seeds": [settings.train.seed], "left_out": [],
+        "rows": {"train": 1, "validation": len(expected)}, "controls": {"not_applicable": {}}, "plan": {"steps": 9},
+        "leaks": {"rows": 0, "near": 0, "policy": "drop", "first": None}, "legs": {},
+    }  # fmt: skip
+    made = race.Race(folder, Ground(settings, dataset, fitted, base, None, few=False), state)
+    made.entrants = [Arm(name) for name in numbers]
+    for name, number in numbers.items():
+        run = RunDir.create(folder, made.run_name(Arm(name), settings.train.seed))
+        run.write_config(settings)
+        run.update_manifest(status="completed", metrics={made.metric: number}, **manifest)
+        write_jsonl(run.evaluation("validation") / "predictions.jsonl", told(answered.get(name, ())))
+        made.state["legs"][run.path.name] = {"status": "completed", "step": 9, "train_seconds": 1.0, "problem": ""}
+    for name, given in guessed.items():
+        for split in ("validation", "test"):
+            write_jsonl(folder / "baselines" / f"seed{settings.train.seed}" / split / f"{name}.jsonl", told(given))
+    finish.write(made, made.ranked(made.entrants, made.seeds), Plan(9, 1, len(numbers), rungs.ladder(2, few=False)))
+    return race.load(folder)
+
+
+def test_a_baseline_stands_in_the_table_with_the_races_own_number(tmp_path: Path) -> None:
+    right = {"lora": [*TAGS[:8], ("O", "O", "O"), ("O", "O", "O")]}
+    found = ended(tmp_path, "tag", TAGS, {"lora": 0.9}, right, {"most_frequent": [("O", "O", "O")] * 10})
+    table = {row["name"]: row for row in found["table"]}
+    assert found["metric"]["name"] == "entity_f1"
+    assert (table["lora"]["score"], table["most_frequent"]["score"], table["most_frequent"]["test"]) == (0.9, 0, 0)
+    assert found["decided_on"]["measure"] == "token_accuracy"
+    assert table["lora"]["decided"] == pytest.approx(28 / 30)
+    assert table["most_frequent"]["decided"] == pytest.approx(2 / 3)
+
+
+def test_a_guess_has_no_loss_and_is_compared_on_the_rows_that_models_answered(tmp_path: Path) -> None:
+    answered = {"lora": ["parcel", "order", "x"], "full": ["x", "order", "x"]}
+    found = ended(tmp_path, "instruct", WORDS, {"lora": 1.2, "full": 1.4}, answered, {"constant": ["voucher"] * 10})
+    table = {row["name"]: row for row in found["table"]}
+    assert found["metric"]["name"] == "loss"
+    assert (table["lora"]["score"], table["constant"]["score"], table["constant"]["test"]) == (1.2, None, None)
+    assert table["constant"]["decided"] == 0, "right in seven rows that no model answered"
+    assert found["decided_on"]["rows"] == 3
+    assert all(difference["rows"] == 3 for difference in found["differences"])
+    assert "3 validation rows" in found["recommendation"]
+
+
+def test_entrants_that_answered_no_row_are_told_apart_by_their_number(tmp_path: Path) -> None:
+    found = ended(tmp_path, "instruct", WORDS, {"full": 1.4, "lora": 1.2}, {}, {"constant": ["voucher"] * 10})
+    assert (found["winner"], found["decided_on"], found["differences"]) == ("lora", None, [])
+    assert found["recommendation"].startswith("Take lora: loss 1.2000 on the validation rows")
+
+
+def test_columns_of_what_was_measured_and_of_what_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(folder: Path, found: dict[str, Any]) -> tuple[list[str], str]:
+        """Columns of the report, and what the verb prints."""
+        monkeypatch.setattr(race, "resume", lambda *_: folder)
+        table: Any = race_report.page(folder, found).sections[0].blocks[0]
+        return list(table.columns), call(capsys, "race", "--resume", folder).out
+
+    plain, said = tmp_path / "plain", {"lora": [words[0] for words in WORDS]}
+    columns, out = shown(plain, ended(plain, "extract_qa", WORDS, {"lora": 1.0}, said, {}))
+    assert not {"decided", "forgetting"} & set(columns)
+    assert "forgetting" not in out
+    more, forgotten = tmp_path / "more", {"forgetting": {"relative": 0.125}}
+    columns, out = shown(more, ended(more, "tag", TAGS, {"lora": 1.0}, {"lora": TAGS}, {}, **forgotten))
+    assert {"decided", "forgetting"} <= set(columns)
+    assert "validation token_accuracy" in out and "+12.5%" in out
+
+
+def test_resume_goes_on_with_a_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = ended(tmp_path, "tag", TAGS, {"lora": 0.9}, {"lora": TAGS}, {})
+    gone_on: list[str] = []
+
+    def resume(path: str) -> Path:
+        gone_on.append(path)
+        return tmp_path
+
+    monkeypatch.setattr(race, "resume", resume)
+    answer = call(capsys, "resume", tmp_path, "--json")
+    assert (answer.code, gone_on) == (0, [str(tmp_path)])
+    assert answer.value["recommendation"] == found["recommendation"]
+    assert found["recommendation"] in call(capsys, "resume", tmp_path).out
+
+
+# ------------------------------------------------------------------------------------------------- speeds
+
+
+def probed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, outcomes: Mapping[str, str], workers: int = 1
+) -> tuple[list[str], Any]:
+    """→ the entrants that were measured, and a race that only measures. ``outcomes``: how each ends."""
+    measured: list[str] = []
+
+    def advance(name: str, *_: Any) -> dict[str, Any]:
+        measured.append(name.removeprefix("speed-"))
+        status = outcomes[measured[-1]]
+        speed = {"start": 1.0, "step": 0.1, "evaluation": 1.0, "finish": 1.0} if status == "completed" else None
+        return {"status": status, "problem": f"why {measured[-1]}", "speed": speed, "step": 16 if speed else 0}
+
+    monkeypatch.setattr(track, "advance", advance)
+    made = SimpleNamespace(
+        entrants=[Arm(name) for name in outcomes], cpus=[[0]] * workers, folder=folder, seeds=[1],
+        configured=lambda arm, seed, name, *_: name, log=lambda name: folder / name, clock=track.Clock(100.0),
+        stop=threading.Event(), update=lambda **_: None,
+    )  # fmt: skip
+    return measured, made
+
+
+def test_where_the_first_entrants_fail_others_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"lora": "failed", "adapter": "completed", "full": "failed", "ia3": "completed"}
+    measured, made = probed(tmp_path, monkeypatch, outcomes)
+    assert pace.probe(made) == Speed(1.0, 0.1, 1.0, 1.0)
+    assert measured == ["lora", "full", "adapter"]
+    measured, made = probed(tmp_path, monkeypatch, outcomes, workers=4)
+    pace.probe(made)
+    assert sorted(measured) == ["adapter", "full", "ia3", "lora"]
+
+
+def test_if_no_entrant_can_be_measured_all_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, made = probed(tmp_path, monkeypatch, dict.fromkeys(("lora", "adapter", "full"), "failed"))
+    with pytest.raises(ModelError, match="lora: why lora; full: why full; adapter: why adapter") as raised:
+        pace.probe(made)
+    assert raised.value.hint == "see the logs"
+
+
+def test_where_time_is_up_no_other_entrant_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, made = probed(tmp_path, monkeypatch, {"lora": "interrupted", "full": "completed"})
+    with pytest.raises(ModelError, match="lora: why lora") as raised:
+        pace.probe(made)
+    assert measured == ["lora"]
+    assert "--budget" in raised.value.hint
+
+
+# ---------------------------------------------------------------------------------------------- trainings
+
+
+def test_a_training_that_never_got_a_manifest_begins_anew_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_trials.install(monkeypatch.setattr)
+    keys = ["task=classify", "method=lora", "model=tiny", "data.train=t.jsonl", f"run.dir={tmp_path}", "run.name=a"]
+    (tmp_path / "a" / "checkpoints").mkdir(parents=True)
+
+    def advance(timeout: float) -> dict[str, Any]:
+        settings, stop = config.load(None, keys), threading.Event()
+        return track.advance(settings, 1, [0], tmp_path / "log.txt", timeout, stop, {"step": 0}, None)
+
+    leg = advance(60)
+    assert (leg["run"], leg["status"], leg["step"]) == ("a", "paused", 1)
+    assert RunDir.open(tmp_path / "a").manifest()["status"] == "paused"
+    assert not (tmp_path / "a-2").exists()
+    with RunDir(tmp_path / "a").lock():
+        leg = advance(0.3)
+    assert (leg["status"], leg["step"]) == ("interrupted", 0)
+    assert "another process" in leg["problem"]
 
 
 # ---------------------------------------------------------------------------------------------- controls

@@ -6,20 +6,25 @@ Dropout is on in all these runs, so that the random state matters.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from small import Child, digests, labelled, log, one_thread, questions, weights_of, write  # noqa: F401
+from small import Child, digests, labelled, log, losses, one_thread, questions, weights_of, write  # noqa: F401
 from tunery import registry
 from tunery.errors import DataError, Interrupted, ModelError
 from tunery.run import train as training
 from tunery.run.run import Run
+from tunery.train import checkpoint
 from tunery.train.loop import Trainer
 
 METHODS = registry.names("method")
@@ -210,6 +215,65 @@ def test_a_half_line_in_the_log_is_dropped(tiny_bert: Path, data: Path, tmp_path
     check_equal(Run(training.resume(path).path), whole)
 
 
+def test_each_process_gets_its_own_random_state_back() -> None:
+    with torch.random.fork_rng(devices=[]):
+        states, drawn = [], []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            states.append(checkpoint.random_state())
+            drawn.append(torch.rand(3).tolist())
+        stored = checkpoint.of_processes(states)
+        for rank, expected in enumerate([*drawn, drawn[0]]):  # the third process was not there
+            checkpoint.set_random_state(stored, rank)
+            assert torch.rand(3).tolist() == expected
+
+
+SCRIPT = """
+import json, sys
+import tunery
+from tunery.models import machine
+from tunery.run import train as training
+from tunery.train.loop import Trainer
+
+machine.cpus = lambda: 1
+settings = json.loads(sys.argv[1])
+tunery.train(**settings, **{"run.name": "whole"})
+step = Trainer.step
+
+def dying(self):
+    if self.now.step == 3:
+        raise SystemExit
+    return step(self)
+
+Trainer.step = dying
+try:
+    tunery.train(**settings, **{"run.name": "cut"})
+except SystemExit:
+    Trainer.step = step
+training.resume(settings["run.dir"] + "/cut")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
+    """Each has a dropout of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    values = settings(tmp_path, train__max_steps=6, eval__base=False)
+    values |= {"data": str(data), "model": str(tiny_bert), "method": "full"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+            *(script, json.dumps(values)),
+        ],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    cut, whole = Run(tmp_path / "cut"), Run(tmp_path / "whole")
+    assert digests(cut.path / "model") == digests(whole.path / "model")
+    assert losses(cut) == losses(whole)
+
+
 # ---------------------------------------------------------------------------------------- what is refused
 
 
@@ -326,8 +390,6 @@ def test_a_second_interruption_and_an_interruption_in_process(
     tiny_bert: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C twice in the life of a run, each time resumed."""
-    import os
-
     whole = run_of(tmp_path / "whole", {}, tiny_bert, data)
     original = Trainer.step
 

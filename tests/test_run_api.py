@@ -6,18 +6,25 @@ import json
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from transformers.utils import chat_template_utils
 
 import tunery
 from small import ROWS, digests, labelled, log, one_thread, questions, several, train, write  # noqa: F401
+from tunery import config as configuration
 from tunery import registry
+from tunery.config import Config
 from tunery.data.read import read
+from tunery.data.templates import TEMPLATES
 from tunery.errors import ConfigError, DataError, ModelError
 from tunery.protocols import Message
+from tunery.run.manifest import absolute
 from tunery.run.run import Run
 from tunery.rundir import RunDir
 
@@ -225,8 +232,6 @@ def test_the_template_of_training_is_the_tokenizers(tiny_gpt2: Path, tiny_llama:
     """Programs that know nothing of tunery take the chat template from the tokenizer."""
     from transformers import AutoTokenizer
 
-    from tunery.data.templates import TEMPLATES
-
     data = write(tmp_path / "a.jsonl", questions(10))
     for model, template in ((tiny_gpt2, "model"), (tiny_llama, "zh_instruct")):
         run = train(tmp_path, model, data, train__max_steps=1, task={"name": "instruct", "template": template})
@@ -322,6 +327,21 @@ def test_other_token_ids_than_at_training_are_noticed(tiny_bert: Path, tmp_path:
         tunery.load(run.path).predict("great")
 
 
+def test_a_run_whose_template_asks_for_the_date_loads_on_another_day(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(day: int) -> None:
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda: datetime(2030, 1, day)))
+
+    on(1)
+    template = "{{ strftime_now('%d %b %Y') }}\n" + TEMPLATES["chatml"]
+    data = write(tmp_path / "a.jsonl", questions(10))
+    run = train(tmp_path, tiny_llama, data, train__max_steps=1, task={"name": "instruct", "template": template})
+    said = run.predict(["order 3?"])
+    on(2)
+    assert tunery.load(run.path).predict(["order 3?"]) == said
+
+
 def test_importing_tunery_is_quick_to_use(tmp_path: Path) -> None:
     """``tunery.train`` is the function whatever was imported before; ``import tunery`` loads no torch."""
     code = (
@@ -349,6 +369,79 @@ def test_settings_of_the_api(tiny_bert: Path, tmp_path: Path) -> None:
         tunery.train(data, model=str(tiny_bert), train={"lrr": 1})
     with pytest.raises(tunery.TuneryError, match="no training data"):
         tunery.train(model=str(tiny_bert))
+
+
+@pytest.mark.parametrize("task", [{}, {"task": "classify"}])
+def test_metrics_of_several_labels_are_known_by_the_rows(task: dict[str, str], tiny_bert: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "a.jsonl", several(16))
+    run = train(tmp_path, tiny_bert, data, eval__metrics=["f1_micro"], train__max_steps=1, **task)
+    assert "f1_micro" in run.metrics
+
+
+@pytest.mark.parametrize("task", [{}, {"task": "classify"}])
+def test_a_metric_that_does_not_fit_the_rows_is_refused_first(
+    task: dict[str, str], tiny_bert: Path, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "a.jsonl", several(16))
+    with pytest.raises(ConfigError, match="'accuracy' does not fit") as caught:
+        train(tmp_path / "runs", tiny_bert, data, eval__metrics=["accuracy"], train__max_steps=1, **task)
+    assert caught.value.where == "eval.metrics"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_places_are_recorded_absolutely_and_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("minilm", "model", "runs"):
+        Path(name).mkdir()
+    write(Path("a.jsonl"), labelled(4))
+
+    def recorded(model: str) -> Config:
+        return absolute(configuration.load(None, [f"model={model}", "data.train=a.jsonl", "run.dir=runs"]))
+
+    found = recorded("model")
+    assert found.model.name == str(tmp_path / "model")
+    assert (found.data.train, found.run.dir) == (str(tmp_path / "a.jsonl"), str(tmp_path / "runs"))
+    for name in ("minilm", "org/name"):
+        assert recorded(name).model.name == name
+
+
+@pytest.mark.parametrize(
+    ("policy", "words", "truncated", "dropped"),
+    [
+        ("drop", "left out, too long for 120 tokens (the ledger names them)", 0, {"too_long": 3}),
+        ("truncate", "cut to 120 tokens (data.on_long)", 3, {}),
+    ],
+    ids=["drop", "truncate"],
+)
+def test_what_became_of_long_rows_is_told(
+    policy: str, words: str, truncated: int, dropped: dict[str, int], tiny_bert: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def rows(word: str, count: int) -> Path:
+        long = [{"text": f"{word} {i} " * 60, "label": "good"} for i in range(3)]
+        return write(tmp_path / f"{word}.jsonl", [*labelled(count, seed=count), *long])
+
+    data, new = rows("parcel", 20), rows("order", 6)
+    run = train(
+        tmp_path, tiny_bert, data, data__validation=str(new), data__max_length=120, data__on_long=policy,
+        train__max_steps=1,
+    )  # fmt: skip
+    told = (run.path / "log.txt").read_text(encoding="utf-8")
+    assert f"train: 3 of 23 rows {words}" in told
+    assert f"validation: 3 of 9 rows {words}" in told
+    with caplog.at_level("INFO", "tunery"):
+        found = run.evaluate(new)
+    assert f"evaluation: 3 of 9 rows {words}" in caplog.text
+    assert (found["rows"], found["truncated"], found["dropped"]) == (9 - dropped.get("too_long", 0), truncated, dropped)
+
+
+def test_answers_of_which_nothing_is_left_are_told(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = [*questions(20, longest=4), {"question": "parcel " * 60, "answer": "fine"}]
+    data = write(tmp_path / "a.jsonl", rows)
+    run = train(tmp_path, tiny_llama, data, data__validation=str(data), data__max_length=60, train__max_steps=1)
+    told = (run.path / "log.txt").read_text(encoding="utf-8")
+    assert "train: 1 of 21 rows left out, too long for 60 tokens" in told
+    assert run.evaluate(data)["dropped"] == {"too_long": 1}
 
 
 def test_time_is_measured(classifier: Run) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
 
 from tunery.data import sandbox, templates
 from tunery.errors import ConfigError
@@ -69,6 +72,15 @@ def test_the_text_is_that_of_transformers(template: str, tokenizer: Any) -> None
     for ask in (True, False):
         own = tokenizer.apply_chat_template(PLAIN, chat_template=template, tokenize=False, add_generation_prompt=ask)
         assert sandbox.render(template, [TALK, TALK], tokenizer, ask) == [own, own]
+
+
+def test_a_template_that_asks_for_the_date_gets_the_same_on_every_day(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "Today Date: {{ strftime_now('%d %b %Y') }}\n{{ messages[0].content }}"
+    for day in (datetime(2030, 1, 1), datetime(2030, 1, 2)):
+        monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda day=day: day))
+        assert sandbox.render(template, [TALK], tokenizer, False) == ["Today Date: 26 Jul 2024\nBe brief."]
 
 
 @pytest.mark.parametrize("name", [*ENDLESS, *LARGE])

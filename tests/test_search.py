@@ -202,6 +202,40 @@ def test_a_trial_that_kills_every_worker_is_given_up(
     assert by_r[8]["status"] == "completed"
 
 
+@pytest.mark.usefixtures("fakes")
+def test_the_best_of_another_trial_is_trained_anew(
+    tiny_bert: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the best settings are trained with the test rows; with more trials there are better ones."""
+    test = write(tmp_path / "test.jsonl", labelled(12, seed=9))
+    base = made(tiny_bert, data, tmp_path, data__test=str(test))
+    numbers = iter(range(1, 99))
+    trained: list[str] = []
+    fake_trials.install(monkeypatch.setattr, score=lambda _: next(numbers) / 100)  # the last is the best
+    faked = trials.start
+
+    def start(config: Any, **given: Any) -> Any:
+        if not config.run.name.startswith("best"):
+            return faked(config, **given)
+        trained.append(config.run.name)
+        run = RunDir.create(Path(config.run.dir), config.run.name)
+        run.write_config(config)
+        run.update_manifest(status="running", test_metrics={"accuracy": 0.5})
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        run.update_manifest(status="completed")
+        return trials.Outcome("completed", run.path)
+
+    monkeypatch.setattr(trials, "start", start)
+    options = Options(trials=2, sampler="random", pruner="none")
+    with pytest.raises(KeyboardInterrupt):
+        searching.search(base, {"train.lr": {"log": [1e-4, 1e-2]}}, options)
+    found = searching.resume(tmp_path / "found", Options(trials=4))
+    assert trained == ["best-1", "best-3"]
+    assert (found["best"]["trial"], found["test"]["trial"], found["test"]["run"]) == (3, 3, "best-3")
+    assert RunDir.open(found["run"]).config().train.lr == found["best"]["settings"]["train.lr"]
+
+
 # ------------------------------------------------------------------------------------------- beginning warm
 
 

@@ -16,11 +16,13 @@ from tunery import registry
 from tunery.data import soft
 from tunery.data.batch import collate
 from tunery.errors import ConfigError, DataError, ModelError
+from tunery.evaluate import prompt_of
 from tunery.generate.engine import Sampling, generate
 from tunery.protocols import IGNORE, SOFT, Example, Message, Row
 from tunery.run.check import check
 from tunery.run.init import init
 from tunery.run.show import show
+from tunery.run.train import settings
 
 MODELS = ["t5", "bart"]
 
@@ -203,3 +205,24 @@ def test_check_and_show(tiny_t5: Path, tmp_path: Path) -> None:
     marked = "".join(token["text"] for token in row["tokens"] if token["supervised"])
     assert marked.removesuffix("</s>") in {r["response"] for r in rows}
     assert row["supervised"] == sum(bool(token["supervised"]) for token in row["tokens"])
+
+
+@pytest.mark.parametrize("most", [300, 600])
+def test_a_source_is_read_whole_however_long_the_answer_may_be(model: Path, most: int) -> None:
+    base, task = base_of(model), task_of()
+    row = example_of("good " * 200, "bad")
+    (learnt,) = task.encode(row, base.tokenizer, 512)
+    assert not learnt.truncated
+    values = [f"model={model}", f"data.max_length={len(learnt.ids)}", f"eval.max_new_tokens={most}"]
+    how = settings(configuration.load(None, values), base, None)
+    assert how.max_prompt == how.max_length == len(learnt.ids)
+    assert prompt_of(task.head(base)[0], task, base.tokenizer, row, how) == learnt.ids
+
+
+def test_a_decoder_whose_answers_leave_no_room_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    """Question and answer share its places, unlike those of an encoder-decoder."""
+    data = write(tmp_path / "a.jsonl", translations(12))
+    with pytest.raises(ConfigError, match="reads 512 tokens") as caught:
+        train(tmp_path / "runs", tiny_llama, data, task="instruct", eval__max_new_tokens=512)
+    assert caught.value.where == "eval.max_new_tokens"
+    assert not (tmp_path / "runs").exists()

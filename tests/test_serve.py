@@ -127,6 +127,18 @@ def test_a_seed_decides(client: openai.OpenAI) -> None:
     )
 
 
+def test_the_coldest_temperatures_choose_the_likeliest_token(client: openai.OpenAI) -> None:
+    free = text_of(say(client, LONG, max_tokens=16))
+    for temperature in (1e-6, 1e-40, 5e-324):
+        assert text_of(say(client, LONG, max_tokens=16, temperature=temperature)) == free
+
+
+def test_whoever_speaks_is_not_in_the_prompt(client: openai.OpenAI) -> None:
+    named: Any = [{**ASKED[0], "name": "Anna"}]
+    answer = client.chat.completions.create(model="alpha", messages=named, max_tokens=4)
+    assert text_of(answer) == text_of(say(client, "alpha", max_tokens=4))
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     answer = say(client, "alpha", max_tokens=6, logprobs=True, top_logprobs=3)
     content = answer.choices[0].logprobs.content
@@ -267,7 +279,12 @@ REFUSED = [
     ({"model": "\ud800"}, None),
     ({"\ud800": 1}, None),
     ({"messages": [{"role": "user", "content": "order " * 5000}]}, None),
+    ({"repetition_penalty": 0.009}, "repetition_penalty"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty"),
+    ({"messages": [*ASKED, {"role": "user", "content": None}]}, "messages.1.content"),
+    ({"messages": [*ASKED, {"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages.1.content"),
 ]
+PARTS_OF_THE_PROGRAM = ("function-after", "_plain", "constrained", "list[", "AfterValidator", "pydantic")
 
 
 @pytest.mark.parametrize(("changes", "param"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
@@ -277,7 +294,8 @@ def test_what_is_refused(server: Server, changes: dict[str, Any], param: str | N
     assert answer.status_code == (404 if "model" in changes and "\ud800" not in changes["model"] else 400), answer.text
     found = error(answer.text)
     assert found["message"] and (param is None or found["param"] == param), found
-    assert "/etc/passwd" not in answer.text and "Traceback" not in answer.text
+    for text in ("/etc/passwd", "Traceback", *PARTS_OF_THE_PROGRAM):
+        assert text not in answer.text
 
 
 def test_a_prompt_that_is_too_long(client: openai.OpenAI) -> None:

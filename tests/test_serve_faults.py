@@ -388,6 +388,33 @@ def test_an_alias_is_followed(runs: Path, tmp_path: Path, monkeypatch: pytest.Mo
         assert server.stop()[0] == 0
 
 
+def test_an_alias_that_is_followed_is_changed_by_promote_alone(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    for name in ("alpha", "beta"):
+        shutil.copytree(runs / name, folder / name)
+    aliases.promote(folder / "alpha", "support", folder)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    server = Server("support", "--token-file", "token", cwd=tmp_path)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    try:
+        answer = server.post("/v1/adapters", {"name": "support", "run": "beta"}, headers=headers)
+        assert answer.status_code == 409, answer.text
+        found = error(answer.text)
+        assert (found["code"], found["param"]) == ("followed_alias", "name") and "tunery promote" in found["message"]
+        models = server.get("/v1/models", headers=headers).json()["data"]
+        assert [(model["id"], model["run"]) for model in models] == [("support", "alpha")]
+        assert aliases.read(folder)["support"].name == "alpha"
+        other = server.post("/v1/adapters", {"name": "other", "run": "beta"}, headers=headers)
+        assert other.status_code == 201
+        assert httpx.delete(f"{server.url}/v1/adapters/support", headers=headers).status_code == 409
+    finally:
+        assert server.stop()[0] == 0
+
+
 # ------------------------------------------------------------------------------- what does not even start
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import product
 
 import pytest
 
+from tunery import stats
 from tunery.stats import bootstrap_interval, mcnemar, paired_bootstrap, wilson
 
 
@@ -54,8 +56,6 @@ def test_bootstrap_of_little_data() -> None:
 
 def test_bootstrap_draws_in_blocks_without_losing_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
-
-    from tunery import stats
 
     monkeypatch.setattr(stats, "_BLOCK", 25)
     assert len(stats._resampled_means(np.arange(10.0), 101, seed=0)) == 101
@@ -117,6 +117,52 @@ def test_paired_bootstrap_calls_noise_a_tie() -> None:
     difference, low, high = paired_bootstrap([rng.random() for _ in range(80)], [rng.random() for _ in range(80)])
     assert low < 0 < high and low < difference < high
     assert paired_bootstrap([1.0, 0.0], [1.0, 0.0]) == (0.0, 0.0, 0.0)
+
+
+def tie(first_only: int, second_only: int, rows: int) -> bool:
+    """Whether two models cannot be told apart that are right on other rows of so many."""
+    both = [1.0] * (rows - first_only - second_only)
+    first, second = (
+        [1.0] * first_only + [0.0] * second_only + both,
+        [0.0] * first_only + [1.0] * second_only + both,
+    )
+    _, low, high = paired_bootstrap(first, second)
+    return low <= 0 <= high
+
+
+def test_up_to_five_differing_rows_are_a_tie_and_six_for_one_side_are_none() -> None:
+    for differing in (1, 2, 5):
+        for rows in (differing, 100):
+            assert tie(differing, 0, rows) and tie(0, differing, rows), (differing, rows)
+    for rows in (6, 100):
+        assert not tie(6, 0, rows) and not tie(0, 6, rows)
+
+
+COUNTS = [(first, second) for first, second in product(range(13), repeat=2) if 0 < first + second <= 16]
+
+
+def test_rows_right_or_wrong_are_decided_as_mcnemar_decides() -> None:
+    for first, second in COUNTS:
+        assert tie(first, second, 60) == (mcnemar(first, second) >= 0.05), (first, second)
+
+
+def test_signs_of_differences_of_one_size_are_mcnemars() -> None:
+    for first, second in COUNTS:
+        assert stats.by_signs([0.5] * first + [-0.5] * second + [0.0] * 9) == mcnemar(first, second)
+    assert stats.by_signs([0.3, 0.1 + 0.2]) == mcnemar(2, 0), "of one size but for rounding"
+    assert stats.by_signs([0.0, 0.0]) == 1.0
+
+
+def test_differences_of_several_sizes_get_random_signs() -> None:
+    values = [0.9, 0.8, 0.75, 0.6, 0.5, -0.4, 0.3, 0.1]
+    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((-1, 1), repeat=8)]
+    exact = sum(found >= sum(values) - 1e-9 for found in sums) / len(sums)
+    assert stats.by_signs([*values, 0.0]) == pytest.approx(exact, abs=0.01)
+    assert stats.by_signs([-value for value in values]) == pytest.approx(exact, abs=0.01)
+    assert stats.by_signs(values) == stats.by_signs(values)
+    assert stats.by_signs([1.0, 2.0] * 101) == 0.0, "so many need no help"
+    _, low, _ = paired_bootstrap([0.9, 0.8, 0.7, 0.6, 0.5], [0.0] * 5)
+    assert low <= 0, "five, even if all are above 0"
 
 
 def test_paired_bootstrap_needs_pairs() -> None:

@@ -31,7 +31,7 @@ from small import (  # noqa: F401
     weights_of,
     write,
 )
-from tunery import registry
+from tunery import registry, rundir
 from tunery.errors import DataError, ModelError
 from tunery.models.weights import trainable
 from tunery.run import build
@@ -421,6 +421,16 @@ def test_pairs_of_texts(tiny_bert: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_pairs_beside_single_texts_are_read_as_alone(tiny_bert: Path, tmp_path: Path) -> None:
+    rows = [row | ({"text_pair": "the film is good"} if i % 3 else {}) for i, row in enumerate(labelled(16))]
+    run = train(
+        tmp_path, tiny_bert, write(tmp_path / "a.jsonl", rows), method="full", train__max_steps=2, train__lr=1e-2
+    )
+    inputs = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in rows]
+    for together, row in zip(run.predict(inputs), inputs, strict=True):
+        assert together.probabilities == pytest.approx(run.predict([row])[0].probabilities, abs=1e-6)
+
+
 # ----------------------------------------------------------------------------------------- what goes wrong
 
 
@@ -432,6 +442,32 @@ def test_a_loss_that_is_not_a_number_ends_the_run(tiny_bert: Path, named: Path, 
         )  # fmt: skip
     assert caught.value.where == "train.lr"
     assert json.loads((tmp_path / "broken/manifest.json").read_text())["status"] == "failed"
+
+
+def test_a_last_step_that_destroys_the_weights_ends_the_run(tiny_bert: Path, named: Path, tmp_path: Path) -> None:
+    """The loss of that step is of the weights before it: only the evaluation after it sees what became of them."""
+    with pytest.raises(ModelError, match="the validation loss is") as caught:
+        train(tmp_path, tiny_bert, named, method="full", train__lr=1e30, train__max_steps=1, run__name="broken")
+    assert caught.value.where == "train.lr"
+    assert strict((tmp_path / "broken/manifest.json").read_text())["status"] == "failed"
+    assert len([strict(line) for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]) == 1
+
+
+def strict(text: str) -> Any:
+    """JSON as its standard has it: Python alone reads NaN and Infinity."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_records_of_numbers_that_are_none_are_json(tmp_path: Path) -> None:
+    record = {"loss": math.nan, "best": [1.5, (math.inf, "北京")], "at": {"step": -math.inf, 1: None, "path": tmp_path}}
+    plain = {"loss": None, "best": [1.5, [None, "北京"]], "at": {"step": None, "1": None, "path": str(tmp_path)}}
+    rundir.write_json(tmp_path / "a.json", record)
+    rundir.write_jsonl(tmp_path / "a.jsonl", [{"loss": math.nan}, {"loss": 0.5}])
+    run = rundir.RunDir.create(tmp_path, "run")
+    run.log_metrics({"loss": math.inf})
+    assert strict((tmp_path / "a.json").read_text(encoding="utf-8")) == plain
+    assert [strict(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [{"loss": None}, {"loss": 0.5}]
+    assert strict(run.metrics_file.read_text()) == {"loss": None}
 
 
 def test_any_defect_leaves_a_failed_run(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -14,7 +21,10 @@ from tunery import config
 from tunery.config import Config
 from tunery.decide import trial
 from tunery.decide.trial import Evaluation
+from tunery.errors import ModelError
 from tunery.run.run import Run
+from tunery.rundir import RunDir
+from tunery.train.progress import stop_on_signals
 
 
 @pytest.fixture
@@ -86,3 +96,73 @@ def test_a_time_limit_leaves_a_checkpoint(settings: Config, tmp_path: Path) -> N
     assert outcome.manifest["status"] == "interrupted"
     steps = [json.loads(file.read_text())["step"] for file in outcome.run.glob("checkpoints/step-*/state.json")]
     assert steps
+
+
+# ------------------------------------------------------------------------------------------ what is there already
+
+HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print(flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def held(run: RunDir) -> Iterator[subprocess.Popen[str]]:
+    """Another process works on that run until its stdin is closed."""
+    command = [sys.executable, "-c", HOLD, str(run.path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline()
+        yield process
+
+
+def test_the_standing_of_a_training_is_its_status_and_what_never_got_a_manifest_is_removed(tmp_path: Path) -> None:
+    assert trial.standing(tmp_path / "none") is None
+    for status in ("completed", "paused", "failed"):
+        run = RunDir.create(tmp_path, status)
+        run.update_manifest(status=status)
+        assert trial.standing(run.path) == status
+    begun = RunDir.create(tmp_path, "begun")
+    begun.checkpoints.mkdir()
+    assert trial.standing(begun.path) is None
+    assert not begun.path.exists()
+
+
+def test_a_training_that_another_process_works_on_is_waited_for(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "run")
+    run.update_manifest(status="running")
+    with held(run) as other:
+        with pytest.raises(ModelError, match="another process"):
+            trial.standing(run.path, 0.3)
+        assert other.stdin
+        threading.Timer(0.5, other.stdin.close).start()
+        began = time.monotonic()
+        assert trial.standing(run.path, 20) == "running"
+        assert time.monotonic() - began > 0.3
+    bare = RunDir.create(tmp_path, "bare")
+    with held(bare), pytest.raises(ModelError, match="another process"):
+        trial.standing(bare.path, 0.3)
+    assert bare.path.is_dir(), "it may yet get its manifest"
+
+
+# -------------------------------------------------------------------------------------------------------- signals
+
+
+def test_only_a_second_signal_of_the_same_kind_kills() -> None:
+    """Ctrl-C reaches a parent too, whose SIGTERM may follow before the checkpoint is written."""
+    killed: list[int] = []
+
+    def kill(number: int, _frame: FrameType | None) -> None:
+        killed.append(number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, kill)
+    try:
+        with stop_on_signals() as request:
+            signal.raise_signal(signal.SIGINT)
+            assert request.requested == signal.SIGINT
+            signal.raise_signal(signal.SIGTERM)
+            assert (request.requested, killed) == (signal.SIGTERM, [])
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            assert killed == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is kill
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

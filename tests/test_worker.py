@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -186,6 +188,35 @@ def test_unloaded_and_loaded_again(serving: Any, runs: dict[str, Path]) -> None:
     worker.load("other", runs["prefix"]).result(PATIENCE)
     two = Asked(worker, "other", [5, 6], Sampling(30))
     assert two.answer() == one.answer()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_model_that_was_asked_is_freed_when_it_goes(serving: Any, runs: dict[str, Path], swapped: bool) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed: tunery[serve]")
+    from starlette.testclient import TestClient
+
+    from tunery.serve import app
+    from tunery.serve.state import Serving
+
+    worker = serving("lora0", "full")
+    state = Serving(worker, hosts=frozenset({"testserver"}))
+    body = {"model": "full", "messages": [{"role": "user", "content": "parcel?"}], "max_tokens": 3}
+    with TestClient(app.create(state)) as client:
+        for _ in range(2):
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+    served = worker.models()["full"]
+    stops = state.stop_ids(served)
+    assert stops == served.tuned.task.stop_ids(served.tuned.tokenizer)
+    watched = [weakref.ref(one) for one in (served.run, served.tuned.model)]
+    del served
+    (worker.load("full", runs["lora1"]) if swapped else worker.unload("full")).result(PATIENCE)
+    for _ in range(40):  # threads that answered may take a moment to let go
+        worker.call("lora0", lambda _: gc.collect()).result(PATIENCE)
+        if not any(one() for one in watched):
+            break
+        time.sleep(0.05)
+    assert [one() for one in watched] == [None, None]
+    assert Asked(worker, "lora0", [5, 6], Sampling(3)).reason() == "length"
 
 
 def held(worker: Worker, name: str = "lora0") -> tuple[threading.Event, Future[Any]]:

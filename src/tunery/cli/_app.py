@@ -81,7 +81,7 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
             if as_json and _speaks():
                 from tunery.rundir import dumps  # loads pydantic, which --help does without
 
-                click.echo(dumps(result))
+                click.echo(_whole(dumps(result)))
             elif _speaks():
                 show(result)
             if code:
@@ -94,7 +94,7 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
 
 def _speaks() -> bool:
     """Of several processes (torchrun) the first."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+    return int(os.environ.get("WORLD_SIZE") or 1) == 1 or int(os.environ.get("RANK") or 0) == 0
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -131,10 +131,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _report(error: TuneryError, args: Sequence[str]) -> int:
-    print(f"tunery: {error}", file=sys.stderr)
+    print(_whole(f"tunery: {error}"), file=sys.stderr)
     if "--json" in args:
-        print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
+        print(_whole(json.dumps({"error": error.as_dict()}, ensure_ascii=False)))
     return error.code
+
+
+def _whole(text: str) -> str:
+    """With bytes that are not UTF-8, which arguments bring along as lone surrogates, as ``?``."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _report_defect(error: Exception, args: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -30,6 +31,8 @@ def command(run: str, system: str | None, sampling: dict[str, Any]) -> dict[str,
     chosen = Sampling(**{"max_new_tokens": 256, **sampling})
     first = [Message("system", system)] if system else []
     messages = list(first)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 is said, and the next one read
     person = sys.stdin.isatty()
     if person:
         click.echo(f"{tuned.path.name}: /new starts over, /exit leaves", err=True)

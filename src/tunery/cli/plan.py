@@ -168,8 +168,9 @@ def _command(arguments: Sequence[str], best: Mapping[str, Any], config: Config) 
 
     def stays(argument: str) -> bool:
         key = argument.partition("=")[0]
-        return key not in ("method", "method.name", *settings) and not (other and key.startswith("method."))
+        return key not in settings and not (other and key.partition(".")[0] == "method")
 
     kept = [a for a in arguments if "=" not in a or stays(a)]
-    wanted = [f"method={best['method']}", *(f"{key}={value}" for key, value in settings.items())]
+    named = any(a.partition("=")[0] in ("method", "method.name") for a in kept)
+    wanted = [*([] if named else [f"method={best['method']}"]), *(f"{key}={value}" for key, value in settings.items())]
     return shlex.join(["tunery", "train", *kept, *wanted])

@@ -49,7 +49,8 @@ def _test(folder: Path, config: Config, known: dict[str, Any] | None, best: dict
     if known and known["trial"] == best["trial"] and not known.get("problem"):
         return known
     say("training the best settings once more, to score them on the test rows")
-    path = folder / f"best-{best['trial']}"
+    name = f"best-{best['trial']}"
+    path = trials.latest(folder / name)
     log = folder / "logs" / "best.log"
     status = trials.standing(path)
     if status in ("interrupted", "running"):
@@ -57,7 +58,7 @@ def _test(folder: Path, config: Config, known: dict[str, Any] | None, best: dict
     elif status == "completed":
         outcome = trials.Outcome("completed", path)
     else:
-        run = config.run.model_copy(update={"dir": str(folder), "name": path.name})
+        run = config.run.model_copy(update={"dir": str(folder), "name": name})
         outcome = trials.start(config.model_copy(update={"run": run}), log=log)
     if outcome.status != "completed" or outcome.run is None:
         say(f"the best settings could not be scored on the test rows: {outcome.problem or outcome.status}")

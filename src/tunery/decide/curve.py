@@ -143,15 +143,16 @@ def _train(folder: Path) -> dict[str, Any]:
 
 def _trial(folder: Path, config: Config, record: Mapping[str, Any], rows: int, seed: int) -> dict[str, Any]:
     """One point. Raises TuneryError if it failed and none before it was completed: then all would."""
-    run = RunDir(folder / f"{rows}-rows-seed-{seed}")
+    name = f"{rows}-rows-seed-{seed}"
+    run = trial.latest(folder / name)
     log = folder / "trials.log"
-    status = trial.standing(run.path)
+    status = trial.standing(run)
     if status == "completed":
-        outcome = trial.Outcome("completed", run.path)
+        outcome = trial.Outcome("completed", run)
     elif status in (None, "failed"):
-        outcome = trial.start(_part_of(config, folder, run.path.name, rows, seed), log=log)
+        outcome = trial.start(_part_of(config, folder, name, rows, seed), log=log)
     else:
-        outcome = trial.go_on(run.path, log=log)
+        outcome = trial.go_on(run, log=log)
     if outcome.status in ("interrupted", "paused"):
         raise Interrupted("interrupted", f"tunery resume {folder}", str(folder))
     point = {"rows": rows, "seed": seed, "run": str(outcome.run) if outcome.run else None, "status": outcome.status}

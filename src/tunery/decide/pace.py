@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tunery.decide import rungs, track
+from tunery.decide import rungs, track, trial
 from tunery.decide.arms import Arm
 from tunery.decide.rungs import Plan, Speed
 from tunery.errors import ModelError
@@ -35,9 +36,12 @@ def probe(race: Race) -> Speed:
     def work(arm: Arm, cpus: list[int]) -> None:
         nonlocal late
         name = f"speed-{arm.name}"
-        track.remove(race.folder / name)  # of a race that was killed
+        with suppress(ModelError):
+            trial.standing(race.folder / name)  # of a race that was killed, and may still be at work
+        track.remove(race.folder / name)
         config = race.configured(arm, race.seeds[0], name, PROBE_STEPS, PROBE_EVERY)
         if config is None:
+            problems[arm.name] = race.state["legs"][name]["problem"]
             return
         limit = PROBE_SHARE * race.clock.budget
         leg = track.advance(config, PROBE_STEPS, cpus, race.log(name), limit, race.stop, {}, None)

@@ -264,8 +264,8 @@ class Search(Record):
             "key": candidate.key,
         }
 
-    def on_test(self, hand: Candidate, best: Candidate) -> dict[str, Any]:
-        """Both on all test rows but those that were among the rows of the search, as they are or nearly so."""
+    def on_test(self, hand: Candidate, best: Candidate) -> dict[str, Any] | None:
+        """Both on all test rows but those that were among the rows of the search; None if all were."""
         data = self.material.config.data
         examples, bad, _, _ = load_examples(data.test, data, need_target=True)  # type: ignore[arg-type]
         refuse_bad(bad, len(examples) + len(bad), data.on_bad_row)
@@ -275,7 +275,8 @@ class Search(Record):
         if len(rows) < len(usable):
             say(f"{len(usable) - len(rows)} test rows stand among the rows of the search too: left out")
         if not rows:
-            raise DataError("every test row stands among the rows of the search too", "name others", "data.test")
+            say("no test row is left: nothing is scored on them")
+            return None
         say(f"scoring two prompts on {len(rows)} test rows")
         tester = scorer(replace(self.material, rows=rows))
         return {name: self.told(c, tester.score(c, len(rows))) for name, c in (("hand", hand), ("best", best))} | {

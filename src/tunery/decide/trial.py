@@ -81,6 +81,12 @@ def start(
     return _run({"config": config.dump()}, path, watch, cpus, log, timeout)
 
 
+def latest(run: Path) -> Path:
+    """The newest attempt at a training: one that failed stays, and the next has ``-2`` behind its name."""
+    again = [p for p in run.parent.glob(f"{run.name}-*") if p.name[len(run.name) + 1 :].isdigit()]
+    return max(again, key=lambda path: int(path.name.rpartition("-")[2]), default=run)
+
+
 def standing(run: Path, timeout: float = GRACE) -> str | None:
     """The status of a training by that name, once no process works on it any more: one may outlive who began it. None
     if there is none; a directory that never got its manifest is removed.

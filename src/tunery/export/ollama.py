@@ -33,7 +33,7 @@ def modelfile(gguf: str, turns: Turns, system: str | None, stops: Sequence[str],
 def template(turns: Turns, system: str | None) -> str:
     """The Go template that renders a conversation as the run's own does."""
     default = turns.default
-    if system is not None:
+    if system:
         default = turns.render([Message("system", system)], ask=False)
     branches = [("system", turns.system), ("user", turns.user), ("assistant", turns.assistant)]
     lines = [f"{{{{- if not .System }}}}{_text(default)}{{{{ end }}}}"] if default else []

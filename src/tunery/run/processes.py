@@ -29,12 +29,12 @@ class Watched(RunDir):
 
 
 def several() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
 def first() -> bool:
     """Whether this is the process that writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return int(os.environ.get("RANK") or 0) == 0
 
 
 def shared(cpu: bool, create: Callable[[], RunDir]) -> RunDir:

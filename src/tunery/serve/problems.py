@@ -132,13 +132,19 @@ async def _http(_request: Request, error: Exception) -> JSONResponse:
     return response
 
 
+_TYPES = ("str", "Turn", "Part")
+"""Names of alternatives that pydantic puts between the keys."""
+
+
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     """422 of the framework: the first fault, by the name of its key, without the value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     kind = str(first.get("type", ""))
     places = [str(part) for part in first.get("loc", ()) if part not in ("body", "query", "path")]
-    places = [part for part in places if not set("[(") & set(part) and part not in ("str", "Turn", "Part")]  # types
+    last = places[-1:] if first.get("type") == "extra_forbidden" else []  # the user's own word
+    inner = places[: len(places) - len(last)]
+    places = [part for part in inner if not set("[(") & set(part) and part not in _TYPES] + last
     name = ".".join(places) or None
     message = str(first.get("msg", "not valid")).removeprefix("Value error, ")
     if kind == "json_invalid":

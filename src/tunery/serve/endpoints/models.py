@@ -65,9 +65,7 @@ async def load(request: Request, asked: AdapterRequest) -> Response:
     before are finished by the run they came for.
     """
     serving = state.of(request)
-    if asked.name in serving.aliases:
-        message = f"'{asked.name}' is an alias that this server follows; change it with tunery promote"
-        raise Problem(409, message, "name", "followed_alias")
+    _refuse_followed(serving, asked.name)
     path = _path(serving, asked.run)
     served = await changed(serving, asked.name, path)
     return JSONResponse(card(served), 201)
@@ -79,6 +77,7 @@ async def unload(request: Request, name: str) -> Response:
     serving = state.of(request)
     serving.served(name)
     state.note_model(request, name)
+    _refuse_followed(serving, name)
     if len(serving.worker.models()) == 1:
         raise Problem(409, "It is the last model that is served", None, "last_model")
     await asyncio.wrap_future(serving.worker.unload(name))
@@ -93,6 +92,12 @@ async def changed(serving: Serving, name: str, path: Path) -> Served:
         raise
     except TuneryError as error:
         raise Problem(409, f"The run cannot be served: {error.problem}", "run", "not_loadable") from None
+
+
+def _refuse_followed(serving: Serving, name: str) -> None:
+    if name in serving.aliases:
+        message = f"'{name}' is an alias that this server follows; change it with tunery promote"
+        raise Problem(409, message, "name", "followed_alias")
 
 
 def _path(serving: Serving, run: str) -> Path:
