@@ -38,7 +38,8 @@ ZH |= {"licence": "许可", "metrics": "默认指标", "method": "方法", "yes"
 ZH |= {"keys": "参数", "kind": "类型", "dtype": "精度", "checked with": "用什么检查"}
 ZH |= {"mean KL at most": "平均 KL 上限", "top-1 at least": "top-1 下限"}
 ZH |= {"spread of the seeds": "种子间的散布", "runs a side": "每边运行数", "over rows alone": "只管行"}
-ZH |= {"two-level bootstrap": "两层 bootstrap", "rows and seeds": "行和种子", "none": "没有", "small": "小", "large": "大"}
+ZH |= {"two-level bootstrap": "两层 bootstrap", "rows and seeds": "行和种子"}
+ZH |= {"none": "没有", "small": "小", "large": "大"}
 ZH |= {"extra": "名称", "rule": "规则", "points": "加减分", "why": "条件和理由"}
 ZH |= {
     "lower": "越低越好",
@@ -245,7 +246,7 @@ def coverage() -> tuple[list[str], Rows]:
     """What ``benchmarks/decide.py coverage`` found."""
     found = json.loads((ROOT / "docs" / "benchmarks" / "decide.json").read_text(encoding="utf-8"))["coverage"]
     spreads = {0.0: "none", 0.1: "small", 0.3: "large"}
-    kinds = {"rows": "over rows alone", "two-level bootstrap": "two-level bootstrap", "rows and seeds": "rows and seeds"}
+    kinds = {"rows": "over rows alone"} | {kind: kind for kind in ("two-level bootstrap", "rows and seeds")}
     rows = [[spreads[o["spread"]], str(o["runs_a_side"]), *(f"{o[kind]:.1%}" for kind in kinds)] for o in found]
     return ["spread of the seeds", "runs a side", *kinds.values()], rows
 

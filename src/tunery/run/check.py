@@ -24,7 +24,7 @@ from tunery.models.load import Base, open_base
 from tunery.protocols import Example, Method, Task
 from tunery.run import build
 from tunery.run.dataset import SPLITS, Dataset, load_dataset
-from tunery.run.encode import Split, encode_split, max_length
+from tunery.run.encode import Split, encode_split, max_length, refuse_long_answers
 from tunery.run.prepare import weighed
 from tunery.run.records import pulling
 from tunery.rundir import writing
@@ -72,6 +72,7 @@ def inspect(config: Config, splits: Sequence[str] = SPLITS, sample: int | None =
         scoring.check(config.eval.metrics, task.kinds)
     base = open_base(config.model, progress=pulling)
     build.check_family(task, base)
+    refuse_long_answers(config, task, base)
     method: Method = registry.get("method", config.method_name)(config.method)
     method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunery.config import DataConfig
+from tunery.config import Config, DataConfig
 from tunery.data import soft
 from tunery.data.encoded import supervised
 from tunery.data.ledger import Ledger
@@ -64,6 +64,21 @@ def model_limit(base: Any) -> int:
     if base.config.model_type in ("roberta", "xlm-roberta", "camembert"):
         limit -= 2  # positions begin after the padding index there
     return limit
+
+
+def max_prompt(config: Config, base: Any) -> int:
+    """Tokens of a question. An encoder's do not share their places with the answer; a decoder's do."""
+    if base.family == "encoder-decoder":
+        return config.data.max_length or 512
+    return max(model_limit(base) - config.eval.max_new_tokens, 1)
+
+
+def refuse_long_answers(config: Config, task: Task, base: Any) -> None:
+    """Raises ConfigError if no question fits before answers so long."""
+    limit = model_limit(base)
+    if task.output == "text" and base.family == "decoder" and config.eval.max_new_tokens >= limit:
+        problem = f"{base.name} reads {limit} tokens: no question would fit before the answer"
+        raise ConfigError(problem, "lower it", "eval.max_new_tokens")
 
 
 def max_length(wanted: int | None, task: Task, base: Any) -> int:

@@ -6,7 +6,7 @@ training part out, so that stopping early never looks at the rows it is tested o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,11 +15,12 @@ from typing import Any
 from tunery import stats
 from tunery.config import Config
 from tunery.errors import ConfigError, DataError, ModelError
+from tunery.run.dataset import load_dataset
 from tunery.run.manifest import absolute, run_name
 from tunery.run.records import say
 from tunery.run.train import resume as resume_run
 from tunery.run.train import train
-from tunery.rundir import RunDir, read_json, sha256, write_json
+from tunery.rundir import RunDir, read_json, write_json
 
 FILE = "folds.json"
 
@@ -94,7 +95,9 @@ def resume(path: str | Path) -> CrossValidation:
     record = read_json(folder / FILE)
     if record["status"] == "completed":
         raise ModelError("this cross-validation is completed", "tunery train makes a new one", str(path))
-    return _go_on(folder, configuration.build(record["config"]))
+    config = configuration.build(record["config"])
+    _refuse_changed(folder, config)
+    return _go_on(folder, config)
 
 
 def _go_on(folder: Path, config: Config) -> CrossValidation:
@@ -102,8 +105,6 @@ def _go_on(folder: Path, config: Config) -> CrossValidation:
     for number in range(1, count + 1):
         run = RunDir(folder / f"fold-{number}")
         status = run.manifest().get("status") if run.manifest_file.is_file() else None
-        if status is not None:
-            _refuse_changed(run.manifest()["data"])
         if status == "completed":
             continue
         say(f"fold {number} of {count}")
@@ -115,17 +116,21 @@ def _go_on(folder: Path, config: Config) -> CrossValidation:
             resume_run(run.path)
     found = CrossValidation(folder)
     together = _together([run.manifest() for run in found.folds])
-    write_json(
-        folder / FILE, {"status": "completed", "count": count, "metrics": together, "config": config.dump()}
-    )
+    values = absolute(config).dump()
+    write_json(folder / FILE, {"status": "completed", "count": count, "metrics": together, "config": values})
     return found
 
 
-def _refuse_changed(data: Mapping[str, str]) -> None:
-    """Raises DataError if a file is not what a fold was divided from: folds would overlap."""
-    changed = next((name for name, sum_ in data.items() if Path(name).is_file() and sha256(Path(name)) != sum_), None)
+def _refuse_changed(folder: Path, config: Config) -> None:
+    """Raises DataError if the data are not what the first fold was divided from: folds would overlap."""
+    begun = RunDir(folder / "fold-1")
+    if not begun.manifest_file.is_file():
+        return
+    data = config.data.model_copy(update={"fold": 1})
+    before, now = begun.manifest()["data"], load_dataset(data, config.task_name, config.train.seed).hashes
+    changed = sorted(file for file in before.keys() | now.keys() if before.get(file) != now.get(file))
     if changed:
-        raise DataError("the data changed since the first fold", "begin a new cross-validation", changed)
+        raise DataError("the data changed since the first fold", "begin a new cross-validation", changed[0])
 
 
 def _together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from tunery.errors import TuneryError
 from tunery.models import cache
 from tunery.protocols import Example
 from tunery.run import cost, overfitting, processes, work
-from tunery.run.encode import model_limit
+from tunery.run.encode import max_prompt
 from tunery.run.prepare import Prepared
 from tunery.run.records import say
 from tunery.rundir import RunDir
@@ -84,7 +84,7 @@ def asked_of(prepared: Prepared, split: str) -> Sequence[Example]:
 
 def prompts_of(prepared: Prepared, asked: Sequence[Example]) -> list[list[int]]:
     """Token ids to generate from. Raises DataError."""
-    longest = max(model_limit(prepared.base) - prepared.config.eval.max_new_tokens, 1)
+    longest = max_prompt(prepared.config, prepared.base)
     return [soft.prompt(prepared.task, example, prepared.base.tokenizer, longest) for example in asked]
 
 

@@ -15,7 +15,7 @@ from tunery.protocols import Method, Task
 from tunery.run import build, continuing, replay
 from tunery.run.continuing import Parent
 from tunery.run.dataset import Dataset
-from tunery.run.encode import Split, encode_split, max_length, model_limit
+from tunery.run.encode import Split, encode_split, max_length, refuse_long_answers
 from tunery.run.forgetting import General, general_rows
 from tunery.run.records import pulling, say
 from tunery.run.replay import Old
@@ -89,9 +89,7 @@ def prepare(config: Config) -> Prepared:
     build.check_family(task, base)
     if parent is not None:
         continuing.check_base(base, parent)
-    if task.output == "text" and base.family == "decoder" and config.eval.max_new_tokens >= model_limit(base):
-        problem = f"{base.name} reads {model_limit(base)} tokens: no question would fit before the answer"
-        raise ConfigError(problem, "lower it", "eval.max_new_tokens")
+    refuse_long_answers(config, task, base)
     method.prepare(task, base.tokenizer)
     length = max_length(config.data.max_length, task, base)
     key = f"{sorted(dataset.hashes.items())} {config.train.seed} {old.key if old else ''}"

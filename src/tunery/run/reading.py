@@ -97,7 +97,7 @@ def to_predict(stream: Records, data: DataConfig) -> Iterator[Example | BadRow]:
     if first is None:  # all rows are bad
         yield from (record for record in head if isinstance(record, BadRow))
         return
-    taker = Taker.of(seen, data, data.format, None, False, first.where, Cleaning(data.clean))
+    taker = Taker.of(seen, data, data.format, None, False, first.where, Cleaning(data.clean), other=True)
     for record in chain(head, stream):
         yield from taker.take(record)
         taker.cleaned = Cleaned()  # what cleaning changed is not told, and would fill the memory

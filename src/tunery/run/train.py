@@ -30,7 +30,7 @@ from tunery.run import (
     retention,
     scaling,
 )
-from tunery.run.encode import model_limit
+from tunery.run.encode import max_prompt
 from tunery.run.forgetting import Measured
 from tunery.run.manifest import record, run_name
 from tunery.run.overfitting import Watch
@@ -98,6 +98,7 @@ def _train(
     try:
         if not resume:
             record(run, prepared)
+            processes.wait()  # the others read the manifest
             foreseen.at_start()
         _work(run, prepared, resume, pause)
     except Paused:
@@ -274,13 +275,6 @@ def trainer_of(
         watch.losses,
         prepared.joined,
     )
-
-
-def max_prompt(config: Config, base: Base) -> int:
-    """Tokens of a question. An encoder's do not share their places with the answer; a decoder's do."""
-    if base.family == "encoder-decoder":
-        return config.data.max_length or 512
-    return max(model_limit(base) - config.eval.max_new_tokens, 1)
 
 
 def settings(config: Config, base: Base, generate_rows: int | None) -> Settings:
