@@ -32,7 +32,7 @@ AT_A_TIME = 500  # examples that go through the tokenizer together
 ON_DISK = 2_000  # examples from which rows are kept as arrays in the cache
 SEVERAL = 5_000  # examples from which several processes are worth their start
 MOST_BYTES = 5_000_000_000  # of the cache of encoded rows
-_CODE = ("data", "formats", "cleaners", "augmenters", "tasks", "run", "protocols.py")
+_CODE = ("data", "formats", "cleaners", "augmenters", "tasks", "run", "protocols")
 """Where the code is that decides what a row becomes."""
 _PACKAGES = ("transformers", "tokenizers", "ftfy", "jieba", "nltk", "opencc")
 """And the packages; some of them may not be there."""
