@@ -199,6 +199,7 @@ def ended(
     numbers: Mapping[str, float],
     answered: Mapping[str, Sequence[Any]],
     guessed: Mapping[str, Sequence[Any]],
+    full_steps: int = 9,
     **manifest: Any,
 ) -> dict[str, Any]:
     """``race.json`` of a race whose trainings are written by hand.
@@ -223,6 +224,7 @@ def ended(
         "schema_version": race.SCHEMA_VERSION, "status": "running", "budget": 60.0, "seconds": 1.0, "workers": 1,
         "methods": None, "base": "tiny", "config": settings.dump(), "seeds": [settings.train.seed], "left_out": [],
         "rows": {"train": 1, "validation": len(expected)}, "controls": {"not_applicable": {}}, "plan": {"steps": 9},
+        "full_steps": full_steps,
         "leaks": {"rows": 0, "near": 0, "policy": "drop", "first": None}, "legs": {},
     }  # fmt: skip
     made = race.Race(folder, Ground(settings, dataset, fitted, base, None, few=False), state)
@@ -267,6 +269,14 @@ def test_entrants_that_answered_no_row_are_told_apart_by_their_number(tmp_path: 
     found = ended(tmp_path, "instruct", WORDS, {"full": 1.4, "lora": 1.2}, {}, {"constant": ["voucher"] * 10})
     assert (found["winner"], found["decided_on"], found["differences"]) == ("lora", None, [])
     assert found["recommendation"].startswith("Take lora: loss 1.2000 on the validation rows")
+
+
+def test_steps_that_the_budget_did_not_allow_are_told(tmp_path: Path) -> None:
+    said = {"lora": [words[0] for words in WORDS]}
+    whole = ended(tmp_path / "whole", "extract_qa", WORDS, {"lora": 1.0}, said, {})
+    short = ended(tmp_path / "short", "extract_qa", WORDS, {"lora": 1.0}, said, {}, full_steps=40)
+    assert whole["warnings"] == []
+    assert "9 of the 40 steps" in short["warnings"][0]
 
 
 def test_columns_of_what_was_measured_and_of_what_decided(

@@ -43,7 +43,7 @@ def write(race: Race, alive: Sequence[Arm], plan: Plan) -> None:
     front = standings.front(points, better)
     for row in table:
         row["pareto"] = row["name"] in front
-    warnings = _warnings(race)
+    warnings = _warnings(race, plan)
     found["recommendation"] = verdict.heeding(found["recommendation"], _leak(race))
     race.update(
         metric={"name": race.metric, "higher_is_better": race.sign > 0},
@@ -243,8 +243,8 @@ def _by_number(race: Race, alive: Sequence[Arm]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------- what to heed
 
 
-def _warnings(race: Race) -> list[str]:
-    """Leaks, a base of another language, shuffled labels: in words."""
+def _warnings(race: Race, plan: Plan) -> list[str]:
+    """Leaks, a base of another language, shuffled labels, trainings that were cut short: in words."""
     found = []
     language, leaks = race.ground.language, race.state["leaks"]
     if language and not language.known:
@@ -259,6 +259,12 @@ def _warnings(race: Race) -> list[str]:
             f"{done.get(leaks['policy'], leaks['policy'])}. The first: {leaks['first']}"
         )
     found += _shuffled(race)
+    whole = race.state.get("full_steps", plan.steps)
+    if plan.steps < whole:
+        found.append(
+            f"Nobody was trained for more than {plan.steps} of the {whole} steps that were asked for: the budget was too "
+            "small for them. With all of them (--budget) another may be ahead."
+        )
     return found
 
 
