@@ -262,8 +262,8 @@ def _warnings(race: Race, plan: Plan) -> list[str]:
     whole = race.state.get("full_steps", plan.steps)
     if plan.steps < whole:
         found.append(
-            f"Nobody was trained for more than {plan.steps} of the {whole} steps that were asked for: the budget was too "
-            "small for them. With all of them (--budget) another may be ahead."
+            f"Nobody was trained for more than {plan.steps} of the {whole} steps that were asked for: the budget was "
+            "too small for them. With all of them (--budget) another may be ahead."
         )
     return found
 
