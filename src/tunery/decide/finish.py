@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunery import config as configuration
 from tunery import scoring
-from tunery.decide import controls, race_report, score, standings, track, verdict
+from tunery.decide import controls, race_report, rungs, score, standings, track, verdict
 from tunery.decide.arms import Arm
 from tunery.decide.rungs import Plan
 from tunery.decide.standings import Candidate, Measure
@@ -260,7 +260,7 @@ def _warnings(race: Race, plan: Plan) -> list[str]:
         )
     found += _shuffled(race)
     whole = race.state.get("full_steps", plan.steps)
-    if plan.steps < whole:
+    if plan.steps + rungs.STEPS <= whole:  # less is rounding
         found.append(
             f"Nobody was trained for more than {plan.steps} of the {whole} steps that were asked for: the budget was "
             "too small for them. With all of them (--budget) another may be ahead."

@@ -140,7 +140,9 @@ def _tie(chosen: Candidate, among: Sequence[Candidate], rows: Rows, few: bool) -
         why = "which needs no model"
     elif chosen.kind == "control":
         why = "which needs no training"
+    best = among[0]
+    doubt = "" if chosen is best else f"; more {rows.split} rows may show that {_said(best)} is better"
     return (
         f"Tie: {rows.count} {rows.split} rows cannot tell {', '.join(others)}{more} apart "
-        f"({rows.measure.name} {_number(min(means))} to {_number(max(means))}); take {_said(chosen)}, {why}."
+        f"({rows.measure.name} {_number(min(means))} to {_number(max(means))}); take {_said(chosen)}, {why}{doubt}."
     )
