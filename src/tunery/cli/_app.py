@@ -7,7 +7,6 @@ import functools
 import importlib
 import json
 import logging
-import os
 import pkgutil
 import re
 import sys
@@ -79,7 +78,7 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
                 result = function(*args, **kwargs)
             code = result.pop("exit_code", 0) if isinstance(result, dict) else 0
             if as_json and _speaks():
-                from tunery.rundir import dumps  # loads pydantic, which --help does without
+                from tunery.rundir import dumps
 
                 click.echo(_whole(dumps(result)))
             elif _speaks():
@@ -94,7 +93,9 @@ def verb(show: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable
 
 def _speaks() -> bool:
     """Of several processes (torchrun) the first."""
-    return int(os.environ.get("WORLD_SIZE") or 1) == 1 or int(os.environ.get("RANK") or 0) == 0
+    from tunery.run import processes  # loads pydantic, which --help does without
+
+    return not processes.several() or processes.first()
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

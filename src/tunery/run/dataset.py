@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -132,6 +132,11 @@ def load_examples(
     if cleaned is not None:
         cleaned.dropped, cleaned.changed = part.cleaned.dropped, part.cleaned.changed
     return Rows(part.examples), part.bad, part.columns.format, part.columns.notes + stream.notes
+
+
+def changed_file(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """The first file that was read and is another one now, is gone, or is new (``Dataset.hashes``)."""
+    return min((file for file in before.keys() | now.keys() if before.get(file) != now.get(file)), default=None)
 
 
 def refuse_bad(bad: Sequence[BadRow], rows: int, policy: str) -> None:

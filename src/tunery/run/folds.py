@@ -15,7 +15,7 @@ from typing import Any
 from tunery import stats
 from tunery.config import Config
 from tunery.errors import ConfigError, DataError, ModelError
-from tunery.run.dataset import load_dataset
+from tunery.run.dataset import changed_file, load_dataset
 from tunery.run.manifest import absolute, run_name
 from tunery.run.records import say
 from tunery.run.train import resume as resume_run
@@ -127,10 +127,9 @@ def _refuse_changed(folder: Path, config: Config) -> None:
     if not begun.manifest_file.is_file():
         return
     data = config.data.model_copy(update={"fold": 1})
-    before, now = begun.manifest()["data"], load_dataset(data, config.task_name, config.train.seed).hashes
-    changed = sorted(file for file in before.keys() | now.keys() if before.get(file) != now.get(file))
-    if changed:
-        raise DataError("the data changed since the first fold", "begin a new cross-validation", changed[0])
+    now = load_dataset(data, config.task_name, config.train.seed).hashes
+    if changed := changed_file(begun.manifest()["data"], now):
+        raise DataError("the data changed since the first fold", "begin a new cross-validation", changed)
 
 
 def _together(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

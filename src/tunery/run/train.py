@@ -30,6 +30,7 @@ from tunery.run import (
     retention,
     scaling,
 )
+from tunery.run.dataset import changed_file
 from tunery.run.encode import max_prompt
 from tunery.run.forgetting import Measured
 from tunery.run.manifest import record, run_name
@@ -73,10 +74,8 @@ def resume(path: str | Path, pause: Pause | None = None) -> RunDir:
             raise ModelError("this run is completed", "tunery train makes a new run", str(path))
         prepared = prepare(run.config())
         # a folder may have lost or got files
-        before, now = manifest["data"], prepared.dataset.hashes
-        changed = sorted(file for file in before.keys() | now.keys() if before.get(file) != now.get(file))
-        if changed:
-            raise DataError("the data changed since the run began", "train a new run", changed[0])
+        if changed := changed_file(manifest["data"], prepared.dataset.hashes):
+            raise DataError("the data changed since the run began", "train a new run", changed)
         if prepared.base.hash() != manifest["base"]["hash"]:
             raise ModelError("the base model changed since the run began", "train a new run", prepared.base.name)
         if processes.first():
